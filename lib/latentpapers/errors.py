@@ -1,0 +1,33 @@
+"""Errors that a person reads: one sentence that says what is wrong and how to mend it."""
+
+
+class UserError(Exception):
+    """Something the user can mend. The command line prints its text alone and exits with 2."""
+
+
+class UnknownName(UserError):
+    """A paper, preset, parameter, data set or checkpoint that does not exist."""
+
+    def __init__(self, kind: str, name: object, known: object) -> None:
+        choices = ", ".join(sorted(str(k) for k in known))
+        super().__init__(f"unknown {kind} {name!r}; known: {choices}.")
+
+
+class Missing(UserError):
+    """A file that is needed and absent; the sentence names the command that brings it."""
+
+
+class Corrupt(UserError):
+    """A file whose content is not what its hash or format says."""
+
+
+class ConfigMismatch(UserError):
+    """A resume under another configuration than the one that wrote the checkpoint."""
+
+
+class Diverged(UserError):
+    """Training produced NaN or infinity; names the step, the term and the last good checkpoint."""
+
+
+class StorageFull(UserError):
+    """A result could not be written: full disk or read-only folder."""
