@@ -2,6 +2,7 @@
 was made."""
 
 import dataclasses
+import json
 import types
 import typing
 from typing import Any
@@ -145,15 +146,38 @@ def _percent(share: float) -> str:
     return f"{value:.0f} %" if value >= 10 else f"{value:.2g} %"
 
 
+def named(kind: str, name: str, table: dict[str, Any]) -> Any:
+    """`table[name]`, or `UnknownName`."""
+    if name not in table:
+        raise UnknownName(kind, name, table)
+    return table[name]
+
+
+def parse(assignments: list[str]) -> dict[str, Any]:
+    """`["width=8", "lr=1e-3"]` as a dict; values are JSON, else text.
+
+    Raises:
+        UserError: an entry without `=`.
+    """
+    out = {}
+    for text in assignments:
+        name, sign, value = text.partition("=")
+        if not sign:
+            raise UserError(f"{text!r} is not of the form FIELD=VALUE.")
+        try:
+            out[name.strip()] = json.loads(value)
+        except json.JSONDecodeError:
+            out[name.strip()] = value
+    return out
+
+
 def checked_preset(table: dict[str, Any], name: str) -> Any:
     """`table[name]`.
 
     Raises:
         UnknownName: a preset that the table does not have.
     """
-    if name not in table:
-        raise UnknownName("preset", name, table)
-    return table[name]
+    return named("preset", name, table)
 
 
 class Tracked:

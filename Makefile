@@ -1,0 +1,98 @@
+# make help lists the targets. Variables: PAPER PRESET SEEDS BUDGET OVERRIDES DEVICE RUN_ID JOBS OFFLINE
+#   make reproduce PAPER=avae PRESET=gpu SEEDS=0,1,2 BUDGET=4 OVERRIDES="batch=32"
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+PRESET ?= quick
+SEEDS ?= 0
+# Quick fills the cores; beyond it one job at a time has the GPU unless JOBS says otherwise.
+ifeq ($(PRESET),quick)
+JOBS ?= $(shell getconf _NPROCESSORS_ONLN 2>/dev/null || echo 1)
+endif
+JOBS ?= 1
+UV ?= $(shell command -v uv || echo .venv-bootstrap/bin/uv)
+
+# One thread a process: parallel work comes from JOBS, and one thread is bit-equal from run to run.
+ifeq ($(PRESET),quick)
+export OMP_NUM_THREADS := 1
+export MKL_NUM_THREADS := 1
+export OPENBLAS_NUM_THREADS := 1
+endif
+export PYTHONPATH := $(CURDIR)/lib$(if $(PYTHONPATH),:$(PYTHONPATH))
+
+# OFFLINE=1: the interpreter at hand, no uv, no Snakemake, nothing fetched.
+ifdef OFFLINE
+PYTHON ?= python3
+READY :=
+REPRODUCE := run
+else
+PYTHON := .venv/bin/python
+READY := setup
+REPRODUCE := reproduce
+endif
+
+REQUEST = --preset $(PRESET) --seeds $(SEEDS) $(if $(PAPER),--paper $(PAPER)) \
+  $(if $(BUDGET),--budget $(BUDGET)) $(if $(DEVICE),--device $(DEVICE)) \
+  $(if $(RUN_ID),--run-id $(RUN_ID)) $(foreach change,$(OVERRIDES),--set '$(change)')
+RUN = $(PYTHON) -m latentpapers
+
+.PHONY: help setup reproduce refresh plan collect check lint test test-notebooks test-latest \
+  test-floor lab gallery bundle benchmark clean
+
+help:  ## this list
+	@sed -n 's/^\([a-z-]*\):.*  ## /\1|/p' Makefile | awk -F'|' '{printf "  %-12s %s\n", $$1, $$2}'
+
+setup:  ## .venv from requirements.lock; does nothing if it is there already
+	@UV="$(UV)" bash ci/setup.sh
+
+reproduce: $(READY)  ## run what is out of date, then compare with the committed results
+	@$(RUN) $(REPRODUCE) --jobs $(JOBS) $(REQUEST)
+
+refresh: $(READY)  ## the same, then replace the committed results and notebook outputs
+	@$(RUN) refresh --jobs $(JOBS) $(REQUEST)
+
+plan: $(READY)  ## the jobs, why they would run, and what they cost
+	@$(RUN) plan $(REQUEST)
+
+collect: $(READY)  ## distil and compare what has run, without running anything
+	@$(RUN) collect $(REQUEST)
+
+lint: $(READY)
+	@$(PYTHON) -m ruff check .
+	@$(PYTHON) -m ruff format --check lib tests ci
+
+check: lint  ## lint and every test that starts no kernel
+	@OMP_NUM_THREADS=1 $(PYTHON) -m pytest -m "not kernel" -n 2
+
+test: check test-notebooks  ## everything that CI runs
+	@OMP_NUM_THREADS=1 $(PYTHON) -m pytest -m kernel -n 2 --dist loadfile
+
+test-notebooks: $(READY)  ## execute the notebooks and compare their checked cells
+	@out=$$(mktemp -d) && trap 'rm -rf "$$out"' EXIT && cd $(CURDIR) && \
+	LATENTPAPERS_OUT="$$out/results" OMP_NUM_THREADS=1 PYTHONHASHSEED=0 \
+	$(abspath $(PYTHON)) -m pytest -o testpaths= -p no:cacheprovider --nbval-lax \
+	  --nbval-sanitize-with ci/nbval_sanitize.cfg --nbval-current-env \
+	  -n 2 --dist loadfile notebooks/
+
+test-latest:  ## the unit tests with the newest versions that pyproject.toml allows
+	@UV="$(UV)" bash ci/other_versions.sh highest
+
+test-floor:  ## the unit tests with the oldest versions that pyproject.toml allows
+	@UV="$(UV)" bash ci/other_versions.sh lowest-direct
+
+lab: setup  ## JupyterLab at the start page
+	@$(UV) pip install --quiet --python .venv/bin/python --group lab
+	@.venv/bin/jupyter lab notebooks/start_here.ipynb
+
+gallery: $(READY)  ## static pages of all results, in public/
+	@$(RUN) gallery --out public
+
+bundle: $(READY)  ## code, data and wheels for a node without network, in bundle/
+	@$(RUN) bundle --out bundle $(if $(HAVE),--have $(HAVE)) $(REQUEST)
+
+benchmark: $(READY)  ## seconds and memory of every job of the preset
+	@$(RUN) benchmark $(REQUEST)
+
+clean:  ## remove what runs and builds left behind; results and .venv stay
+	@rm -rf .snakemake public bundle build dist .pytest_cache .ruff_cache
+	@rm -rf results/*/*/runs
+	@find lib tests ci -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,89 @@
+"""The digit classifier behind `is_digitsnet_n5000`: how it is applied and how it was trained.
+
+`python -m latentpapers.metrics.digits_classifier` trains it anew (two minutes of CPU) and writes
+results/checkpoints/metrics/digitsnet.safetensors with its test accuracy.
+"""
+
+from pathlib import Path
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from torch.nn import functional as F
+
+from latentpapers import data, models, paths, seeds
+from latentpapers.errors import UserError
+from latentpapers.nets.digitsnet import DigitsNet
+from latentpapers.shapes import Images, Labels
+
+CHECKPOINT = "metrics/digitsnet"
+
+
+def probabilities(images: Images, *, block: int = 500) -> Float[Tensor, "N 10"]:
+    """p(y | x) of the shipped classifier.
+
+    Args:
+        images: (N, 1, 32, 32) in [-1, 1].
+
+    Raises:
+        UserError: another shape, or values outside [-1, 1].
+    """
+    if images.ndim != 4 or tuple(images.shape[1:]) != (1, 32, 32):
+        raise UserError(f"digitsnet takes (N, 1, 32, 32) images, not {tuple(images.shape)}.")
+    if not bool(((images >= -1) & (images <= 1)).all()):
+        raise UserError("digitsnet takes images in [-1, 1]; clamp them first.")
+    net = models.load(CHECKPOINT)["classifier"]
+    with torch.no_grad():
+        return torch.cat([net(part).softmax(1) for part in images.split(block)])
+
+
+def train(path: Path, *, seed: int = 0, epochs: int = 12, batch: int = 64) -> float:
+    """Trains the classifier on the 4,000 training digits; writes it; returns its test accuracy."""
+    train_set, test_set = (data.load("digits", size=32, split=s) for s in ("train", "test"))
+    net = models.build(_RECIPE).train()
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seeds.derive(seed, "digitsnet"))
+        _fit(net, data.to_float(train_set.pixels), train_set.labels, epochs, batch, seed)
+    accuracy = _accuracy(net.eval(), data.to_float(test_set.pixels), test_set.labels)
+    card = {
+        "title": "digit classifier, 32 px", "config": {"data": "digits", "epochs": epochs, "batch": batch},
+        "seed": seed, "images": epochs * len(train_set), "test_accuracy": round(accuracy, 4),
+        "test_images": len(test_set),
+    }  # fmt: skip
+    models.save(path, {"classifier": net.state_dict()}, {"classifier": _RECIPE}, card)
+    return accuracy
+
+
+_RECIPE = {"net": "digitsnet.DigitsNet", "options": {"width": 24}}
+
+
+def _fit(
+    net: torch.nn.Module, x: Images, y: Labels, epochs: int, batch: int, seed: int
+) -> None:
+    steps = epochs * (len(x) // batch)
+    optimizer = torch.optim.AdamW(net.parameters(), lr=3e-3, weight_decay=1e-2)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 3e-3, total_steps=steps)
+    for epoch in range(epochs):
+        order = torch.randperm(len(x), generator=seeds.generator(seed, "order", epoch))
+        for index in order[: len(x) // batch * batch].split(batch):
+            loss = F.cross_entropy(net(_shifted(x[index])), y[index].long(), label_smoothing=0.05)
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            schedule.step()
+
+
+def _shifted(x: Images) -> Images:
+    """Each batch moved by up to 2 px, so that position is not a cue."""
+    dy, dx = (int(v) for v in torch.randint(-2, 3, (2,)))
+    return torch.roll(x, (dy, dx), dims=(2, 3))
+
+
+def _accuracy(net: torch.nn.Module, x: Images, y: Labels) -> float:
+    with torch.no_grad():
+        return float((net(x).argmax(1) == y).float().mean())
+
+
+if __name__ == "__main__":
+    target = paths.checkpoints() / f"{CHECKPOINT}.safetensors"
+    print(f"test accuracy {train(target):.4f}, written to {paths.relative(target)}")

@@ -1,0 +1,102 @@
+"""Shipped networks by name, without their paper's room: `lp.models.load("avae/faces_avae")`.
+
+A checkpoint is one safetensors file (half precision) with a card in its header: which networks it
+holds and how to build them, what they were trained on, for how long, and what to expect of them.
+"""
+
+import importlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from latentpapers import paths
+from latentpapers.errors import Corrupt, Missing, UnknownName
+
+if TYPE_CHECKING:
+    from torch import nn
+
+
+@dataclass(frozen=True)
+class Model:
+    """Networks of one checkpoint, in fp32, evaluation mode, without gradients.
+
+    Attributes:
+        parts: networks by name (`encoder`, `decoder`, `critic_encoder`, ...).
+        card: what the checkpoint says of itself.
+    """
+
+    parts: "dict[str, nn.Module]"
+    card: dict[str, Any]
+
+    def __getitem__(self, name: str) -> "nn.Module":
+        if name not in self.parts:
+            raise UnknownName("network", name, self.parts)
+        return self.parts[name]
+
+
+def names(paper: str | None = None) -> list[str]:
+    """Ids of the shipped checkpoints, `paper/name`."""
+    folder = paths.checkpoints()
+    files = sorted(folder.glob(f"{paper or '*'}/*.safetensors"))
+    return [f.relative_to(folder).with_suffix("").as_posix() for f in files]
+
+
+def load(which: str | Path, *, device: str = "cpu") -> Model:
+    """The networks of a shipped checkpoint (`paper/name`) or of a file in the same form.
+
+    Raises:
+        UnknownName: no shipped checkpoint of that name; Missing: no such file.
+        Corrupt: truncated, altered or not in this form.
+    """
+    from latentpapers.train import checkpoint
+
+    path = which if isinstance(which, Path) else paths.checkpoints() / f"{which}.safetensors"
+    if not path.exists() and not isinstance(which, Path):
+        raise UnknownName("checkpoint", which, names())
+    card = checkpoint.header(path)
+    if "parts" not in card:
+        raise Corrupt(f"{path} holds no card that says how to build its networks.")
+    state = checkpoint.load(path)["parts"]
+    parts = {name: build(card["parts"][name]) for name in card["parts"]}
+    for name, net in parts.items():
+        net.load_state_dict({k: v.float() for k, v in state[name].items()})
+        net.to(device).eval().requires_grad_(False)
+    return Model(parts, card)
+
+
+def build(recipe: dict[str, Any]) -> "nn.Module":
+    """A network from `{"net": "began.Decoder", "options": {...}}`, looked up in `nets` alone.
+
+    Raises:
+        Corrupt: a recipe that names anything else.
+    """
+    module, _, name = recipe["net"].partition(".")
+    if not module.isidentifier() or not name.isidentifier():
+        raise Corrupt(f"{recipe['net']!r} does not name a network of this library.")
+    try:
+        return getattr(importlib.import_module(f"latentpapers.nets.{module}"), name)(**recipe["options"])
+    except (ImportError, AttributeError, TypeError) as error:
+        raise Corrupt(f"network {recipe['net']!r} cannot be built: {error}.") from error
+
+
+def save(path: Path, parts: dict[str, Any], recipes: dict[str, Any], card: dict[str, Any]) -> None:
+    """Writes networks in half precision with their card.
+
+    Args:
+        path: the `.safetensors` file.
+        parts: state dicts by network name.
+        recipes: how to build each (see `build`).
+        card: data, steps, images, seconds, expected metrics, ...
+
+    Raises:
+        Missing: a network without a recipe.
+    """
+    from latentpapers.train import checkpoint
+
+    if parts.keys() != recipes.keys():
+        raise Missing(f"recipes for {sorted(parts.keys() ^ recipes.keys())} are missing.")
+    half = {
+        name: {k: v.half() if v.is_floating_point() else v for k, v in state.items()}
+        for name, state in parts.items()
+    }
+    checkpoint.save(path, {"parts": half}, about={**card, "parts": recipes})

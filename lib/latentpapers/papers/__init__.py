@@ -1,0 +1,26 @@
+"""One room per paper: its preset table, its networks put together, its steps and its sampler."""
+
+import importlib
+from types import ModuleType
+
+from latentpapers.errors import UnknownName
+
+IDS = ("lag", "lsrgan", "lrc_i2i", "diamond", "avae")
+BUILT = ("avae",)  # rooms that exist; the others have ledgers only
+
+
+def room(paper: str) -> ModuleType:
+    """The module of a paper.
+
+    Raises:
+        UnknownName: no such paper, or one whose room is not built yet.
+    """
+    if paper not in BUILT:
+        raise UnknownName("paper", paper, BUILT)
+    return importlib.import_module(f"{__name__}.{paper}")
+
+
+def __getattr__(name: str) -> ModuleType:
+    if name in BUILT:
+        return room(name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,0 +1,497 @@
+"""AVAE: adversarial training of variational auto-encoders (Khan, Hayat, Barnes).
+
+A VAE is the generator, an auto-encoder the discriminator, a controller keeps them in balance.
+BEGAN, BEGAN* + LSM and a plain VAE are the same step with terms switched off: rows of `METHODS`.
+"""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from latentpapers import config, data, models
+from latentpapers.errors import UnknownName
+from latentpapers.losses import energy as E
+from latentpapers.losses import variational as V
+from latentpapers.losses.equilibrium import (
+    Controller,
+    Gains,
+    balance,
+    convergence_measure,
+    error_signal,
+)
+from latentpapers.nets.began import Decoder, Encoder, seeded
+from latentpapers.seeds import generator
+from latentpapers.shapes import Bytes, Codes, Images
+from latentpapers.train import checkpoint, distributed
+from latentpapers.train.context import Context
+from latentpapers.train.distributed import Group
+from latentpapers.train.engine import Fit, Given, Update, fit
+from latentpapers.train.history import History
+from latentpapers.train.schedule import halved_at
+
+BUDGET = 300_000 * 16  # images of the paper's run: 300k iterations (section 4), BEGAN's batch of 16
+
+
+@dataclass(frozen=True)
+class Method:
+    """Which terms a method has.
+
+    Attributes:
+        title: the row's name in the paper's Table 1.
+        encoder: the generator is a VAE (else a decoder alone).
+        critic: there is a discriminator.
+        similarity: eq 9 paired (`paired`), over batch means (`unpaired`: our reading where there
+            is no x_v), or `none`.
+        gains: of the controller; BEGAN's has the integral part alone.
+        prior: of z_g; BEGAN draws from U(-1, 1), AVAE from N(0, I).
+    """
+
+    title: str
+    encoder: bool = True
+    critic: bool = True
+    similarity: Literal["paired", "unpaired", "none"] = "paired"
+    gains: Gains = field(default_factory=Gains)
+    prior: Literal["normal", "uniform"] = "normal"
+
+
+METHODS: dict[str, Method] = {
+    "vae": Method("VAE", critic=False, similarity="none"),
+    "began": Method("BEGAN", encoder=False, similarity="none",
+                    gains=Gains(1e-3, 0.0, 0.0), prior="uniform"),
+    "began_lsm": Method("Ours (BEGAN* + LSM)", encoder=False, similarity="unpaired"),
+    "avae": Method("Ours (VAE + BEGAN* + LSM)"),
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Training:
+    """One training run: everything that decides its result.
+
+    Attributes:
+        method: a row of `METHODS`.
+        data, size, channels, images: training set, pixels a side, colours, images taken of it.
+        width, latent: n and N of the BEGAN backbone; the paper gives neither (errata).
+        batch, steps, seconds: images a step, steps, and the time limit that may end it sooner.
+        lr, halve_every: Adam's rate, halved every so many steps (0: never).
+        alpha, beta, gamma, eta: section 4.
+        kl: reduction of eq 3; the paper gives none.
+        eq11: `corrected` or `printed` (erratum).
+        precision, compile: of the engine.
+    """
+
+    method: str
+    data: str
+    size: int
+    images: int
+    width: int
+    latent: int
+    steps: int
+    channels: int = 3
+    batch: int = 16
+    seconds: float | None = None
+    lr: float = 5e-5
+    halve_every: int = 0
+    alpha: float = 0.3
+    beta: float = 0.1
+    gamma: float = 0.1
+    eta: float = 0.5
+    kl: Literal["mean", "sum", "pixels"] = "pixels"
+    eq11: Literal["corrected", "printed"] = "corrected"
+    gains_scale: float = 1.0
+    precision: str = "fp32"
+    compile: bool = False
+
+
+class Networks:
+    """The networks of one method, initialised from the seed alone."""
+
+    def __init__(self, job: Training, seed: int) -> None:
+        method = method_of(job)
+        shape = (job.size, job.width, job.latent)
+
+        def make(name: str, kind: type[nn.Module], **options: Any) -> nn.Module:
+            options["channels"] = job.channels
+            return seeded(lambda: kind(*shape, **options), generator(seed, "init", name))
+
+        self.all: dict[str, nn.Module] = {"decoder": make("decoder", Decoder)}
+        if method.encoder:
+            self.all["encoder"] = make("encoder", Encoder, heads=2)
+        if method.critic:
+            self.all["critic_encoder"] = make("critic_encoder", Encoder)
+            self.all["critic_decoder"] = make("critic_decoder", Decoder)
+
+
+def method_of(job: Training) -> Method:
+    """The `METHODS` row of a run.
+
+    Raises:
+        UnknownName: no such method.
+    """
+    if job.method not in METHODS:
+        raise UnknownName("method", job.method, METHODS)
+    return METHODS[job.method]
+
+
+class Step:
+    """The training step of Algorithm 1, for every row of `METHODS` (the engine's `Task`).
+
+    All three updates of Algorithm 1 use one forward pass: its lines 3 to 6 and 9 run before any
+    parameter moves, so their gradients are taken together.
+    """
+
+    def __init__(self, job: Training, seed: int, device: str | torch.device = "cpu") -> None:
+        self.job, self.method = job, method_of(job)
+        self.nets = Networks(job, seed).all
+        self.ema: dict[str, float] = {}
+        gains = Gains(*(job.gains_scale * g for g in self.method.gains.values()))
+        self.controller = Controller(gains, device=device)
+
+    def optimizers(self) -> dict[str, torch.optim.Optimizer]:
+        parts = {"decoder": ["decoder"], "encoder": ["encoder"],
+                 "critic": ["critic_encoder", "critic_decoder"]}  # fmt: skip
+        return {
+            name: torch.optim.Adam(
+                [p for n in nets for p in self.nets[n].parameters()], lr=self.job.lr, foreach=True
+            )
+            for name, nets in parts.items()
+            if nets[0] in self.nets
+        }
+
+    def before_step(self, step: int, images: int) -> float:
+        every = self.job.halve_every
+        return halved_at(step, tuple(range(every, step + 1, every))) if every else 1.0
+
+    def updates(self, batch: Bytes, ctx: Context) -> Iterator[Update]:
+        x = batch.float().div(127.5).sub(1).contiguous(memory_format=torch.channels_last)
+        noise, prior = ctx.noise(self.job.latent), self.prior(ctx)
+        with ctx.autocast():
+            images = self.generate(x, noise, prior)
+            terms, critic, pulls = self.judge(x, images)
+        ctx.log(**terms, k=self.controller.k)
+        losses: Update = {}
+        if self.method.encoder:
+            losses["encoder"] = terms["L_n"] + self.job.gamma * terms["L_e"] + pulls["encoder"]
+        losses["decoder"] = self.job.gamma * terms["L_e"] + pulls["decoder"]
+        yield losses | ({"critic": Given(critic)} if critic else {})
+
+    def prior(self, ctx: Context) -> Codes:
+        """z_g of this micro-batch."""
+        if self.method.prior == "uniform":
+            return ctx.uniform(self.job.latent) * 2 - 1
+        return ctx.noise(self.job.latent)
+
+    def generate(self, x: Images, noise: Codes, prior: Codes) -> dict[str, Tensor]:
+        """Lines 3 to 5 of Algorithm 1: x_g, and with an encoder x_v, mu and log sigma^2."""
+        out = {"fake": self.nets["decoder"](prior)}
+        if self.method.encoder:
+            mean, log_variance = self.nets["encoder"].moments(x)
+            z = V.reparameterise(mean, log_variance, noise)
+            out |= {"recovered": self.nets["decoder"](z), "mean": mean, "log_variance": log_variance}
+        return out
+
+    def losses(self, x: Images, images: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Eqs 2, 3, 7 and 9; terms that the method lacks are 0."""
+        terms = dict.fromkeys(("L_e", "L_n", "L_d", "L_g", "L_v", "L_s"), x.new_zeros(()))
+        if self.method.encoder:
+            terms["L_e"] = V.reconstruction(x, images["recovered"])
+            terms["L_n"] = V.kl_to_standard_normal(
+                images["mean"], images["log_variance"], reduction=self.job.kl, pixels=x[0].numel()
+            )
+        if not self.method.critic:
+            return terms
+        parts = {"L_d": x, "L_g": images["fake"]}
+        parts |= {"L_v": images["recovered"]} if self.method.encoder else {}
+        codes = {}
+        for name, image in parts.items():
+            reproduced, codes[name] = E.autoencode(
+                self.nets["critic_encoder"], self.nets["critic_decoder"], image
+            )
+            terms[name] = E.energy(image, reproduced)
+        # z_d is a target, not something the generator may move
+        if self.method.similarity == "paired":
+            terms["L_s"] = E.latent_similarity(codes["L_d"].detach(), codes["L_v"])
+        elif self.method.similarity == "unpaired":
+            terms["L_s"] = E.unpaired_latent_similarity(codes["L_d"].detach(), codes["L_g"])
+        return terms
+
+    def objectives(self, terms: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Eqs 13 to 15 as printed, each to be differentiated by its own parameters alone.
+
+        `updates` takes the same gradients with a third fewer operations; a test holds them equal.
+        """
+        job, t = self.job, terms
+        weights = {"alpha": job.alpha, "beta": job.beta, "gamma": job.gamma}
+        out = {"decoder": E.generator_objective(t["L_g"], t["L_v"], t["L_s"], t["L_e"], **weights)}
+        if self.method.encoder:
+            out["encoder"] = E.encoder_objective(
+                t["L_n"], t["L_s"], t["L_e"], beta=job.beta, gamma=job.gamma
+            )
+        if self.method.critic:
+            out["critic"] = E.discriminator_objective(
+                t["L_d"], t["L_g"], t["L_v"], self.controller.k, job.alpha
+            )
+        return out
+
+    def judge(
+        self, x: Images, images: dict[str, Tensor]
+    ) -> tuple[dict[str, Tensor], tuple[Tensor, ...], dict[str, Tensor]]:
+        """The terms, the critic's gradients, and what the critic says to encoder and decoder.
+
+        The energy of the fakes is differentiated once, for the critic's parameters (weight -k) and
+        for the images (weight 1) together. Its pull on an image enters the generator's losses as
+        the inner product <image, gradient>, which has that gradient.
+        """
+        zero = x.new_zeros(())
+        if not self.method.critic:
+            return self.losses(x, images), (), {"encoder": zero, "decoder": zero}
+        leaves = {n: images[n].detach().requires_grad_() for n in ("fake", "recovered") if n in images}
+        terms = self.losses(x, images | leaves)
+        names, params = list(leaves), self._critic_parameters()
+        energies = E.adversarial_generator(terms["L_g"], terms["L_v"], self.job.alpha)
+        fake = torch.autograd.grad(energies, [*params, *leaves.values()], retain_graph=True)
+        real = torch.autograd.grad(terms["L_d"], params, retain_graph=True)
+        critic = tuple(r - self.controller.k * f for r, f in zip(real, fake))
+        pulls = dict(zip(names, fake[len(params) :]))
+        moved = "recovered" if self.method.encoder else "fake"
+        similar = torch.zeros_like(leaves[moved])
+        if self.method.similarity != "none":
+            (similar,) = torch.autograd.grad(self.job.beta * terms["L_s"], leaves[moved])
+        decoder = sum(((images[n] * pulls[n]).sum() for n in names), (images[moved] * similar).sum())
+        encoder = (images[moved] * similar).sum() if self.method.encoder else zero
+        # the terms with the generator's own graph: L_e and L_n of the undetached images
+        own = {"L_e": V.reconstruction(x, images["recovered"])} if self.method.encoder else {}
+        return terms | own, critic, {"encoder": encoder, "decoder": decoder}
+
+    def _critic_parameters(self) -> list[nn.Parameter]:
+        return [p for n in ("critic_encoder", "critic_decoder") for p in self.nets[n].parameters()]
+
+    def after_step(self, terms: dict[str, Tensor]) -> None:
+        """Lines 12 and 13 use k_{t-1} in the loss and compute k_t for the next step."""
+        if not self.method.critic:
+            return
+        error = error_signal(
+            terms["L_d"], terms["L_g"], terms["L_v"],
+            eta=self.job.eta, alpha=self.job.alpha, reading=self.job.eq11,
+        )  # fmt: skip
+        self.controller.step(error)
+        terms["M"] = convergence_measure(
+            terms["L_d"], terms["L_g"], terms["L_v"], eta=self.job.eta, alpha=self.job.alpha
+        )
+        terms["ratio"] = balance(terms["L_g"], terms["L_v"], terms["L_d"], self.job.alpha)
+
+    def state_dict(self) -> dict[str, Any]:
+        return self.controller.state_dict()
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.controller.load_state_dict(state)
+
+
+@dataclass(frozen=True)
+class Preset:
+    """One column of the preset table.
+
+    Attributes:
+        training: runs by checkpoint name. What a name is for is the same in every preset:
+            `table_*` Table 1, `faces_*` Figures 2 and 4 to 7, `large_avae` Figure 3,
+            `attributes_avae` Figure 8. In quick, training only proves itself (`proof`) and the
+            names are shipped checkpoints, made by `SHIPPED`.
+        table_seeds: training seeds behind each row of Table 1.
+        n_score: images per Inception score.
+        n_images: images behind each per-image number.
+        examples: images in a figure's row.
+    """
+
+    training: dict[str, Training]
+    table_seeds: tuple[int, ...] = (0, 1, 2)
+    n_score: int = 5000
+    n_images: int = 64
+    examples: int = 8
+
+
+def _table(**options: Any) -> dict[str, Training]:
+    return {f"table_{m}": Training(m, **options) for m in ("began", "began_lsm", "avae")}
+
+
+def _pictures(faces: dict[str, Any], large: dict[str, Any], attributes: dict[str, Any],
+              seconds: dict[str, float | None]) -> dict[str, Training]:  # fmt: skip
+    runs = {f"faces_{m}": Training(m, **faces) for m in ("avae", "vae", "began")}
+    runs |= {"large_avae": Training("avae", **large), "attributes_avae": Training("avae", **attributes)}
+    return {name: replace(job, seconds=seconds.get(name)) for name, job in runs.items()}
+
+
+_DIGITS = {"data": "digits", "size": 32, "channels": 1, "images": 4000, "latent": 32}
+_SMALL = {"width": 16, "latent": 64, "lr": 1e-3, "halve_every": 8000, "gains_scale": 100.0}
+
+# How the shipped checkpoints were trained: an hour of two CPU cores, named so in their cards.
+SHIPPED: dict[str, Training] = {
+    **_table(**_DIGITS, width=16, lr=1e-3, steps=4000, gains_scale=100.0, precision="bf16"),
+    **_pictures(
+        {"data": "faces-dcgan", "size": 64, "images": 20_000, "steps": 12_000, **_SMALL},
+        {"data": "drawn-faces", "size": 128, "images": 5_000, "steps": 1_500, **_SMALL},
+        {"data": "drawn-faces", "size": 64, "images": 10_000, "steps": 4_000, **_SMALL},
+        {},
+    ),
+}
+
+_GPU = {"width": 64, "latent": 64, "lr": 2e-4, "gains_scale": 10.0, "precision": "bf16",
+        "batch": 64, "steps": 1_000_000}  # fmt: skip
+_PAPER = {"width": 128, "latent": 64, "lr": 5e-5, "batch": 16, "steps": 300_000}
+
+PRESETS: dict[str, Preset] = {
+    "quick": Preset(
+        training={"proof": Training("avae", **_DIGITS, width=8, steps=40, lr=1e-3, gains_scale=100.0)}
+    ),
+    # 600 s in all: 3 x 50 + 150 + 30 + 50 + 120 + 60 of training, 40 of evaluation
+    "gpu": Preset(
+        training={
+            **_table(**{**_DIGITS, **_GPU, "latent": 32}, seconds=50.0),
+            **_pictures(
+                {"data": "faces-dcgan", "size": 64, "images": 20_000, **_GPU},
+                {"data": "drawn-faces", "size": 128, "images": 20_000, **_GPU},
+                {"data": "drawn-faces", "size": 64, "images": 20_000, **_GPU},
+                {"faces_avae": 150.0, "faces_vae": 30.0, "faces_began": 50.0,
+                 "large_avae": 120.0, "attributes_avae": 60.0},
+            ),
+        },
+        table_seeds=(0,),
+        n_images=2000,
+    ),
+    "paper": Preset(
+        training={
+            **_table(data="cifar10", size=32, images=50_000, **_PAPER),
+            **_pictures(
+                {"data": "celeba", "size": 64, "images": 202_599, **_PAPER},
+                {"data": "celeba", "size": 128, "images": 202_599, **_PAPER},
+                {"data": "celeba", "size": 64, "images": 202_599, **_PAPER},
+                {},
+            ),
+        },
+        table_seeds=(0,),
+        n_score=50_000,
+        n_images=2000,
+    ),
+}  # fmt: skip
+
+
+def train(
+    job: Training,
+    *,
+    seed: int,
+    path: Path,
+    device: str = "cpu",
+    group: Group | None = None,
+    progress: Callable[..., None] | None = None,
+) -> History:
+    """Trains one run, resuming it if it was interrupted, and writes its networks with their card.
+
+    Args:
+        job: the run.
+        seed: of initialisation, order of images and noise.
+        path: the checkpoint to write (`.safetensors`); the resumable state stands beside it.
+        device, group, progress: see `train.engine.fit`.
+
+    Returns:
+        The losses over time.
+    """
+    pixels = data.load(job.data, size=job.size, split="train", n=job.images).pixels
+    step = Step(job, seed, device)
+    plan = Fit(
+        steps=job.steps, batch=job.batch, seconds=job.seconds, log_every=min(50, job.steps),
+        flip=job.data not in ("digits", "drawn-faces"), precision=job.precision,
+        compile=job.compile,
+    )  # fmt: skip
+    state = path.with_suffix(".state.safetensors")
+    history = fit(step, pixels, plan, seed=seed, config=job, path=state, device=device,
+                  group=group, progress=progress)  # fmt: skip
+    if group is None or group.rank == 0:
+        export(state, path, job, seed)
+    return history
+
+
+def export(state: Path, path: Path, job: Training, seed: int, *, only: tuple[str, ...] = ()) -> None:
+    """Writes the networks of a training state in half precision, with a card.
+
+    Args:
+        only: names of the networks to keep, empty for all.
+    """
+    about = checkpoint.header(state)
+    nets = checkpoint.networks(state)
+    kept = {n: v for n, v in nets.items() if not only or n in only}
+    history = History.from_state(checkpoint.load(state)["history"])
+    every = max(1, len(history.rows) // 60)  # a curve of 60 points is enough to draw
+    card = {
+        "title": f"{method_of(job).title} on {job.data}, {job.size} px",
+        "config": config.as_dict(job), "seed": seed,
+        "steps": about["step"], "images": about["images"], "seconds": about["seconds"],
+        "budget": about["images"] / BUDGET,
+        "history": {"terms": history.terms, "rows": history.rows[every - 1 :: every]},
+    }  # fmt: skip
+    models.save(path, kept, {n: recipe(job, n) for n in kept}, card)
+
+
+def recipe(job: Training, name: str) -> dict[str, Any]:
+    """How `lp.models.build` makes a network of this run."""
+    options = {"size": job.size, "width": job.width, "latent": job.latent, "channels": job.channels}
+    kind = "Decoder" if name.endswith("decoder") else "Encoder"
+    return {"net": f"began.{kind}", "options": options | ({"heads": 2} if name == "encoder" else {})}
+
+
+def sample(model: models.Model, n: int, seed: int, *, block: int = 250) -> Images:
+    """`n` images from the prior, (n, C, H, W) clamped to [-1, 1]; image i depends on seed and i's
+    block alone."""
+    method = METHODS[model.card["config"]["method"]]
+    latent = model.card["config"]["latent"]
+    g = generator(seed, "sample")
+    draw = torch.rand if method.prior == "uniform" else torch.randn
+    z = draw(n, latent, generator=g)
+    z = z * 2 - 1 if method.prior == "uniform" else z
+    with torch.no_grad():
+        return torch.cat([model["decoder"](part) for part in z.split(block)]).clamp(-1, 1)
+
+
+def scale_of(model: models.Model, preset: str, device: str, seeds: tuple[int, ...]) -> config.Scale:
+    """The label of what a checkpoint makes: images seen, share of the paper's budget, data."""
+    job = model.card["config"]
+    return config.Scale(
+        preset=preset, images=model.card["images"], budget=model.card["budget"],
+        data=f"{job['data']} {job['size']} px, width {job['width']}", device=device, seeds=seeds,
+        standin=() if job["data"] in ("celeba", "cifar10") else (f"data {job['data']}",),
+    )  # fmt: skip
+
+
+def train_from_cli(arguments: list[str]) -> int:
+    """`latentpapers train avae --run NAME [--preset gpu|shipped] [--seed 0] --out DIR`.
+
+    Under torchrun every process calls this; `--processes N` starts torchrun.
+    """
+    import argparse
+
+    parser = argparse.ArgumentParser("latentpapers train avae")
+    parser.add_argument("--run", required=True)
+    parser.add_argument("--preset", default="shipped", choices=["shipped", *PRESETS])
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--processes", type=int, default=1)
+    parser.add_argument("--set", action="append", default=[], metavar="FIELD=VALUE")
+    args = parser.parse_args(arguments)
+    table = SHIPPED if args.preset == "shipped" else PRESETS[args.preset].training
+    job = config.resolve(config.named("run", args.run, table), config.parse(args.set))
+    if args.processes > 1:
+        again = [a for a in arguments if not a.startswith("--processes")]
+        again = again[:-1] if again and again[-1] == str(args.processes) else again
+        distributed.launch(["-m", "latentpapers", "train", "avae", *again], args.processes)
+        return 0
+    train(job, seed=args.seed, path=args.out / f"{args.run}_s{args.seed}.safetensors",
+          device=args.device, group=distributed.join(), progress=print_progress)  # fmt: skip
+    return 0
+
+
+def print_progress(step: int, steps: int, terms: dict[str, float], rate: float) -> None:
+    """One line of losses."""
+    values = " ".join(f"{name} {value:.4f}" for name, value in terms.items())
+    print(f"{step}/{steps} {rate:.0f} images/s {values}", flush=True)

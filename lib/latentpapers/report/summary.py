@@ -1,0 +1,118 @@
+"""The generated parts of README: what each preset costs, and what held.
+
+They stand between two marker lines and are rewritten by `update_readme`; a test calls
+`readme_is_current`. Nobody types a result.
+"""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from latentpapers import storage
+from latentpapers.errors import UserError
+from latentpapers.report import sources
+from latentpapers.report.tables import NOTHING, markdown_row
+
+BEGIN, END = "<!-- results:begin -->", "<!-- results:end -->"
+Costs = Mapping[str, Mapping[str, str]]
+"""preset -> {"where": "2 CPU cores", "cost": "avae 118 s"}."""
+_KINDS = {
+    "held": "held",
+    "failed": "did not hold",
+    "undecided": "undecided",
+    "untestable": "not testable here",
+    "inconsistent": "paper inconsistent",
+    "todo": "todo",
+}
+
+
+def readme_table(costs: Costs | None = None, *, base: Path | None = None) -> str:
+    """Markdown: presets with their measured costs, claims by outcome, and each decided claim.
+
+    Args:
+        costs: measured costs, in the order to be shown; without them that table is left out.
+        base: the results folder; None: the project's.
+    """
+    parts = [preset_table(costs)] if costs else []
+    return "\n\n".join([*parts, counts_table(base), decided_table(base)]) + "\n"
+
+
+def preset_table(costs: Costs) -> str:
+    """| preset | where | measured cost |"""
+    lines = [[f"`{name}`", c.get("where", NOTHING), c["cost"]] for name, c in costs.items()]
+    return _table(["preset", "where", "measured cost"], lines)
+
+
+def counts_table(base: Path | None = None) -> str:
+    """One line a paper: how many numbers were measured and how its claims came out."""
+    lines = [_counts(paper, base) for paper in sources.papers()]
+    return _table(["paper", "presets run", "numbers", *_KINDS.values()], lines)
+
+
+def _counts(paper: str, base: Path | None) -> list[str]:
+    names = sources.presets(paper, base)
+    found = [sources.results(paper, name, base) for name in names]
+    numbers = sum(len(r.rows) for r in found if r)
+    kinds = Counter(j.kind for j in sources.judged(paper, base))
+    counts = [str(kinds[kind]) if kinds[kind] else NOTHING for kind in _KINDS]
+    if sources.ledger(paper) is None:
+        counts[-1] = "ledger"
+    return [f"`{paper}`", ", ".join(names) or NOTHING, str(numbers or NOTHING), *counts]
+
+
+def decided_table(base: Path | None = None) -> str:
+    """One line a claim that a run decided or left undecided; the others are only counted."""
+    lines = [
+        [f"`{j.claim.id}`", _short(j.claim.text), f"**{j.text}**", j.preset, j.sentence]
+        for paper in sources.papers()
+        for j in sources.judged(paper, base)
+        if j.preset and j.kind in ("held", "failed", "undecided", "inconsistent")
+    ]
+    if not lines:
+        return "No claim has been decided by a committed run yet."
+    return _table(["claim", "what the paper says", "verdict", "preset", "evidence"], lines)
+
+
+def claims_table(base: Path | None = None, only: Sequence[str] | None = None) -> str:
+    """Every claim of every paper with its verdict."""
+    lines = [
+        [f"`{j.claim.id}`", j.claim.text, j.text, j.preset or NOTHING, j.sentence]
+        for paper in only or sources.papers()
+        for j in sources.judged(paper, base)
+    ]
+    return _table(["claim", "what the paper says", "verdict", "preset", "evidence"], lines)
+
+
+def _short(text: str, limit: int = 140) -> str:
+    return text if len(text) <= limit else text[: limit - 1].rsplit(" ", 1)[0] + " …"
+
+
+def _table(head: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
+    rows = [head, ["---"] * len(head), *lines]
+    return "\n".join(markdown_row(row) for row in rows)
+
+
+def update_readme(path: Path, costs: Costs | None = None, *, base: Path | None = None) -> bool:
+    """Rewrites what stands between the markers of `path`, atomically; True if it changed.
+
+    Raises:
+        UserError: the markers are missing, doubled or in the wrong order.
+    """
+    old = Path(path).read_text()
+    new = _replaced(old, Path(path).name, readme_table(costs, base=base))
+    if new != old:
+        storage.write_text(path, new)
+    return new != old
+
+
+def readme_is_current(path: Path, costs: Costs | None = None, *, base: Path | None = None) -> bool:
+    """Whether `update_readme` with the same arguments would change nothing."""
+    old = Path(path).read_text()
+    return old == _replaced(old, Path(path).name, readme_table(costs, base=base))
+
+
+def _replaced(text: str, name: str, table: str) -> str:
+    if (text.count(BEGIN), text.count(END)) != (1, 1) or text.index(BEGIN) > text.index(END):
+        raise UserError(f"{name} needs the lines {BEGIN} and {END}, once each and in this order.")
+    head, _, rest = text.partition(BEGIN)
+    return f"{head}{BEGIN}\n{table}{END}{rest.partition(END)[2]}"

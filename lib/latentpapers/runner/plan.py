@@ -1,0 +1,369 @@
+"""The plan: which jobs a preset has, what each one needs, and which are out of date.
+
+A job is up to date exactly if its folder holds `record.<fingerprint>.json`. The fingerprint covers
+everything that decides the result and nothing else (docs/architecture.md).
+"""
+
+import ast
+import functools
+import json
+import re
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from latentpapers import config, paths, storage
+from latentpapers.errors import UnknownName, UserError
+from latentpapers.notebook import TRAINING, job_folder
+from latentpapers.runner.cells import code_cells, python_only, read_notebook
+from latentpapers.runner.closure import LIBRARY, PACKAGE, closure
+from latentpapers.runner.parameters import parameters
+
+START = "start"  # the group of notebooks/start_here.ipynb
+_NUMBERED = re.compile(r"[1-5]_\w+")
+_QUICK_ONLY = ("1_", "5_")
+_FROM_RESULTS = ("3_", "4_")
+# Before a first run: (seconds, MB) by preset.
+_GUESS = {"quick": (40.0, 2500), "gpu": (900.0, 24000), "paper": (36000.0, 48000)}
+
+
+@dataclass(frozen=True)
+class Job:
+    """One notebook, executed once: (paper, notebook, preset, seed).
+
+    Attributes:
+        needs: `<notebook>/s<seed>` of the jobs of the same paper that must have run.
+        overrides: canonical JSON of the preset overrides, `{}` for none.
+        device: asked for; not part of the fingerprint (the record names the one used).
+        run_id: name of a variant, empty for the standard run.
+    """
+
+    paper: str
+    notebook: str
+    preset: str
+    seed: int
+    needs: tuple[str, ...] = ()
+    overrides: str = "{}"
+    device: str = "auto"
+    run_id: str = ""
+
+    @property
+    def name(self) -> str:
+        """`<notebook>/s<seed>`, unique within paper, preset and variant."""
+        return f"{self.notebook}/s{self.seed}"
+
+    @property
+    def id(self) -> str:
+        """`<preset>/<paper>/<notebook>/s<seed>`, with the variant where there is one."""
+        return "/".join(filter(None, [self.preset, self.paper, self.run_id, self.name]))
+
+    @property
+    def source(self) -> Path:
+        """The notebook."""
+        return notebook_path(self.paper, self.notebook)
+
+    @property
+    def folder(self) -> Path:
+        """Where the job writes."""
+        return job_folder(self.preset, self.paper, self.notebook, self.seed, self.run_id)
+
+    def record(self, fingerprint: str) -> Path:
+        """The file whose presence means up to date."""
+        return self.folder / f"record.{fingerprint}.json"
+
+
+def notebook_path(paper: str, notebook: str) -> Path:
+    """`notebooks/<paper>/<notebook>.ipynb`, or directly in `notebooks/` for the start page."""
+    folder = paths.root() / "notebooks"
+    return (folder if paper == START else folder / paper) / f"{notebook}.ipynb"
+
+
+def papers() -> list[str]:
+    """Every group of notebooks: papers, `across`, `metrics`, and `start`."""
+    folder = paths.root() / "notebooks"
+    groups = sorted(p.name for p in folder.iterdir() if p.is_dir() and any(p.glob("*.ipynb")))
+    return groups + [START] * any(folder.glob("*.ipynb"))
+
+
+def notebooks(paper: str) -> list[str]:
+    """The notebooks of a group, in order.
+
+    A paper (a folder with a ledger) has its numbered ones alone; other groups all.
+
+    Raises:
+        UnknownName: no such group.
+    """
+    folder = paths.root() / "notebooks"
+    known = {p.name for p in folder.iterdir() if p.is_dir()} | {START}
+    if paper not in known or not paper:
+        raise UnknownName("paper", paper, known)
+    files = folder.glob("*.ipynb") if paper == START else (folder / paper).glob("*.ipynb")
+    names = sorted(f.stem for f in files)
+    is_paper = (folder / paper / "ledger").is_dir()
+    return [n for n in names if _NUMBERED.fullmatch(n) or not is_paper]
+
+
+@dataclass(frozen=True)
+class Request:
+    """What is asked for on the command line; the same request always makes the same plan.
+
+    Attributes:
+        preset: quick | gpu | paper.
+        papers: groups of notebooks, empty for all.
+        seeds: training seeds.
+        overrides: `{"table.steps": 10}`; each must be known to the preset or to a notebook.
+        device: auto | cpu | cuda | cuda:<n>.
+        budget: multiplies every field of the preset that is called `seconds`.
+        run_id: name of a variant. With overrides or a budget there always is one: a variant has
+            folders of its own and cannot touch the standard results.
+    """
+
+    preset: str = "quick"
+    papers: tuple[str, ...] = ()
+    seeds: tuple[int, ...] = (0,)
+    overrides: dict[str, Any] = field(default_factory=dict)
+    device: str = "auto"
+    run_id: str = ""
+    budget: float = 1.0
+
+    @property
+    def variant(self) -> str:
+        """`run_id`, or a name made from what was changed."""
+        if self.run_id or (not self.overrides and self.budget == 1):
+            return self.run_id
+        changed = storage.dumps([self.overrides, self.budget]).encode()
+        return f"o-{storage.sha256(changed)[:8]}"
+
+    def arguments(self) -> list[str]:
+        """Command-line words that make this request again (without the papers)."""
+        seeds = ",".join(map(str, self.seeds))
+        words = ["--preset", self.preset, "--seeds", seeds, "--device", self.device]
+        words += [w for k, v in self.overrides.items() for w in ("--set", f"{k}={json.dumps(v)}")]
+        words += ["--budget", str(self.budget)] if self.budget != 1 else []
+        return words + (["--run-id", self.run_id] if self.run_id else [])
+
+
+def jobs(request: Request) -> list[Job]:
+    """The jobs of a request, each after those it needs.
+
+    Seeds multiply `2_training` alone. Derivations, explore pages and what is no paper run in quick
+    alone. Outside quick `3_*` needs the training of all seeds and `4_*` that of the first.
+
+    Raises:
+        UnknownName: preset, paper or override; UserError: an override of the wrong type, no seed.
+    """
+    if request.preset not in config.NAMES:
+        raise UnknownName("preset", request.preset, config.NAMES)
+    seeds = tuple(dict.fromkeys(request.seeds))
+    if not seeds:
+        raise UserError("a plan needs at least one seed, for example SEEDS=0.")
+    out: list[Job] = []
+    for group in request.papers or papers():
+        given = _overrides(request, group)
+        for name, seed, needs in _layout(request.preset, group, seeds):
+            text = storage.dumps(given.get(name, {}))
+            shared = (request.device, request.variant)
+            out.append(Job(group, name, request.preset, seed, needs, text, *shared))
+    return out
+
+
+def _overrides(request: Request, group: str) -> dict[str, dict[str, Any]]:
+    """The overrides of each notebook: those of the preset, and those of its parameters cell.
+
+    A typo is found here, before any kernel starts. Without overrides no paper is imported.
+    """
+    if not request.overrides and request.budget == 1:
+        return {}
+    from latentpapers.notebook import preset_table
+
+    preset = config.checked_preset(preset_table(group), request.preset)
+    fields = set(config.flat(preset))
+    longer = _longer(preset, request, group)
+    own = {n: set(parameters(read_notebook(notebook_path(group, n)), n)) for n in notebooks(group)}
+    known = fields.union(*own.values()) - {"preset", "seed"}
+    for name in request.overrides:
+        if name not in known:
+            raise UnknownName("parameter", name, known)
+    changes = longer | request.overrides
+    config.resolve(preset, {k: v for k, v in changes.items() if k in fields})
+    return {n: {k: v for k, v in changes.items() if k in fields | own[n]} for n in own}
+
+
+def _longer(preset: Any, request: Request, group: str) -> dict[str, float]:
+    """The overrides that a budget stands for."""
+    if request.budget == 1:
+        return {}
+    if request.budget <= 0:
+        raise UserError(f"a budget is a positive number, not {request.budget:g}.")
+    times = {k: v for k, v in config.flat(preset).items() if k.split(".")[-1] == "seconds" and v}
+    if not times:
+        raise UserError(f"preset {request.preset} of {group} has no time limit to multiply.")
+    return {k: request.budget * v for k, v in times.items()}
+
+
+def _layout(preset: str, group: str, seeds: tuple[int, ...]) -> list[tuple[str, int, tuple]]:
+    names = notebooks(group)
+    trains = TRAINING in names and preset != "quick"
+    out: list[tuple[str, int, tuple[str, ...]]] = []
+    for name in names:
+        if preset != "quick" and not _beyond_quick(group, name):
+            continue
+        if name == TRAINING:
+            out += [(name, seed, ()) for seed in seeds]
+            continue
+        read = seeds if name.startswith("3_") else seeds[:1] if name.startswith("4_") else ()
+        needs = tuple(f"{TRAINING}/s{seed}" for seed in read if trains)
+        out.append((name, seeds[0], needs))
+    return out
+
+
+def _beyond_quick(group: str, name: str) -> bool:
+    is_paper = (paths.root() / "notebooks" / group / "ledger").is_dir() and group != START
+    named = (
+        read_notebook(notebook_path(group, name))["metadata"].get(PACKAGE, {}).get("presets", [])
+    )
+    return bool(named) or (is_paper and not name.startswith(_QUICK_ONLY))
+
+
+# --- fingerprints ---------------------------------------------------------------------------
+
+
+@dataclass
+class Plan:
+    """Jobs with their fingerprints. Files are read once per plan."""
+
+    jobs: list[Job]
+    _hashes: dict[Path, str] = field(default_factory=dict)
+    _inputs: dict[str, dict[str, str]] = field(default_factory=dict)
+
+    def inputs(self, job: Job) -> dict[str, str]:
+        """Everything that decides the result of a job: name -> SHA-256 or value."""
+        if job.id not in self._inputs:
+            self._inputs[job.id] = self._gather(job)
+        return self._inputs[job.id]
+
+    def fingerprint(self, job: Job) -> str:
+        """The first 12 hex digits of the SHA-256 over `inputs`."""
+        return storage.sha256(storage.dumps(self.inputs(job)).encode())[:12]
+
+    def record(self, job: Job) -> Path:
+        """The file whose presence means that the job is up to date."""
+        return job.record(self.fingerprint(job))
+
+    def pending(self) -> list[Job]:
+        """The jobs without a record for their fingerprint."""
+        return [job for job in self.jobs if not self.record(job).is_file()]
+
+    def needed(self, job: Job) -> list[Job]:
+        """The jobs of this plan that `job` depends on."""
+        same = (o for o in self.jobs if (o.paper, o.run_id) == (job.paper, job.run_id))
+        return [other for other in same if other.name in job.needs]
+
+    def reason(self, job: Job) -> str:
+        """Why a job is out of date, in a few words; empty if it is not."""
+        if self.record(job).is_file():
+            return ""
+        old = sorted(job.folder.glob("record.*.json"))
+        if not old:
+            return "never finished"
+        before, now = json.loads(old[-1].read_text())["inputs"], self.inputs(job)
+        names = sorted(k for k in before.keys() | now.keys() if before.get(k) != now.get(k))
+        more = f" and {len(names) - 2} more" if len(names) > 2 else ""
+        return "changed: " + ", ".join(names[:2]) + more
+
+    def training_key(self, job: Job) -> str:
+        """What decides a checkpoint: a run resumes only from one made under the same key.
+
+        Narrower than the fingerprint, so that a new figure does not train anew: the closure of
+        the paper's room, the cells tagged `train`, preset, overrides, seed, data and lock.
+        """
+        keep = ("preset", "seed", "overrides", "requirements.lock", "data ")
+        inputs = {k: v for k, v in self.inputs(job).items() if k.startswith(keep)}
+        room = closure([], _by_name(job.paper), LIBRARY)
+        inputs |= {name: self._sha(LIBRARY / name) for name in room}
+        cells = read_notebook(job.source)["cells"]
+        tagged = [c for c in cells if "train" in c["metadata"].get("tags", [])]
+        inputs["cells"] = storage.dumps(code_cells({"cells": tagged}))
+        return storage.sha256(storage.dumps(inputs).encode())[:12]
+
+    def _gather(self, job: Job) -> dict[str, str]:
+        cells = code_cells(read_notebook(job.source))
+        inputs = {f"cell {i}": storage.sha256(c.encode()) for i, c in enumerate(cells)}
+        library = closure(["\n".join(map(python_only, cells))], _by_name(job.paper), LIBRARY)
+        inputs |= {f"lib/{PACKAGE}/{name}": self._sha(LIBRARY / name) for name in library}
+        inputs |= {paths.relative(f): self._sha(f) for f in self._files(job)}
+        inputs |= {f"needs {o.name}": self.fingerprint(o) for o in self.needed(job)}
+        inputs |= {"preset": job.preset, "seed": str(job.seed), "overrides": job.overrides}
+        return inputs | data_hashes(job)
+
+    def _files(self, job: Job) -> list[Path]:
+        root = paths.root()
+        found = [root / "requirements.lock", *(root / "notebooks" / job.paper / "ledger").glob("*")]
+        if job.notebook == TRAINING and job.preset != "quick":
+            # What is claimed about a result does not change the training that made it.
+            found = [f for f in found if f.stem not in ("claims", "errata")]
+        if job.preset == "quick":
+            shipped = paths.checkpoints()
+            own = (root / "notebooks" / job.paper / "ledger").is_dir()
+            found += (shipped / job.paper if own else shipped).rglob("*.safetensors")
+            if job.notebook.startswith(_FROM_RESULTS) or not own:
+                found += (root / "results").glob(f"[gp]*/{job.paper if own else '*'}/metrics.jsonl")
+        return sorted(f for f in found if f.is_file())
+
+    def _sha(self, file: Path) -> str:
+        if file not in self._hashes:
+            self._hashes[file] = storage.sha256_file(file)
+        return self._hashes[file]
+
+
+def _by_name(paper: str) -> list[str]:
+    """The paper's room, which `lp.begin` imports by name."""
+    exists = (LIBRARY / "papers" / f"{paper}.py").is_file()
+    return [f"{PACKAGE}.papers.{paper}"] if exists else []
+
+
+def data_hashes(job: Job) -> dict[str, str]:
+    """The packed data found on this machine, by name: hash of each pack's header.
+
+    Which of them a job reads is known only when it runs, so outside quick all packs that the
+    paper's room or the job names in its source count.
+    """
+    named = _words(LIBRARY / "papers" / f"{job.paper}.py") | _words(job.source)
+    packs = {f.stem: f for d in paths.data_dirs() if d.is_dir() for f in sorted(d.glob("*.pack"))}
+    return {f"data {n}": _pack_hash(f) for n, f in packs.items() if n in named}
+
+
+def _words(file: Path) -> set[str]:
+    return set(re.findall(r"[\w-]+", file.read_text())) if file.is_file() else set()
+
+
+def _pack_hash(file: Path) -> str:
+    state = file.stat()
+    return storage.sha256(f"{file.name}:{state.st_size}".encode())
+
+
+# --- predictions ----------------------------------------------------------------------------
+
+
+def predicted(job: Job) -> tuple[float, int]:
+    """(seconds, MB) that a job will need: its last run, else the paper's EXPECT, else a guess.
+
+    `EXPECT` in `papers/<paper>.py` is a literal: `{"gpu/2_training": (560, 20000)}`.
+    """
+    last = job.folder / "runtime.json"
+    if last.is_file():
+        seen = json.loads(last.read_text())
+        return float(seen["seconds"]), int(seen["memory_mb"])
+    room = LIBRARY / "papers" / f"{job.paper}.py"
+    expect = _expect(room) if room.is_file() else {}
+    seconds, memory = expect.get(f"{job.preset}/{job.notebook}", _GUESS[job.preset])
+    return float(seconds), int(memory)
+
+
+@functools.cache
+def _expect(room: Path) -> dict[str, tuple[float, int]]:
+    for node in ast.parse(room.read_text()).body:
+        targets = node.targets if isinstance(node, ast.Assign) else [getattr(node, "target", None)]
+        if any(getattr(t, "id", "") == "EXPECT" for t in targets):
+            return ast.literal_eval(node.value)  # type: ignore[attr-defined]
+    return {}

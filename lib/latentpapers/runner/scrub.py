@@ -1,0 +1,124 @@
+"""A notebook as it is committed: outputs stay, everything that differs between equal runs goes."""
+
+import copy
+import json
+import os
+import re
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from latentpapers import paths, storage
+
+WIDGET = "application/vnd.jupyter.widget-view+json"
+_KERNEL = {"display_name": "Python 3", "language": "python", "name": "python3"}
+_CELL_KEYS = ("tags", "nbsphinx", "editable", "slideshow", "jupyter")
+_ADDRESS = re.compile(r"\b0x[0-9a-f]{6,}\b")
+_CELL_FILE = re.compile(r"\S*ipykernel_\d+/\d+\.py")
+
+
+def scrubbed(notebook: dict[str, Any]) -> dict[str, Any]:
+    """A copy without execution counts, times, widget state, machine paths and addresses.
+
+    The cell that papermill injects stays (it says what ran), under a fixed id.
+    """
+    notebook = copy.deepcopy(notebook)
+    own = notebook["metadata"].get("latentpapers")
+    notebook["metadata"] = {"kernelspec": _KERNEL, "language_info": {"name": "python"}}
+    if own:
+        notebook["metadata"]["latentpapers"] = own
+    notebook.update(nbformat=4, nbformat_minor=5)
+    for index, cell in enumerate(notebook["cells"]):
+        _scrub_cell(cell, index)
+    return notebook
+
+
+def _scrub_cell(cell: dict[str, Any], index: int) -> None:
+    cell["metadata"] = {k: v for k, v in cell["metadata"].items() if k in _CELL_KEYS and v}
+    injected = "injected-parameters" in cell["metadata"].get("tags", [])
+    cell["id"] = "injected" if injected else cell.get("id") or f"cell-{index}"
+    cell["source"] = _lines(cell["source"])
+    if cell["cell_type"] == "code":
+        cell["execution_count"] = None
+        kept = (_scrub_output(output) for output in cell["outputs"])
+        cell["outputs"] = [output for output in kept if output is not None]
+
+
+def _scrub_output(output: dict[str, Any]) -> dict[str, Any] | None:
+    """None for a widget: its state lives in the kernel; the cell's static picture stays."""
+    data = output.get("data", {})
+    if WIDGET in data:
+        return None
+    if "execution_count" in output:
+        output["execution_count"] = None
+    if "metadata" in output:
+        output["metadata"] = {}
+    for mime in [m for m in data if m.startswith("text/") or m == "image/svg+xml"]:
+        data[mime] = _lines(portable("".join(data[mime])))
+    if "text" in output:
+        output["text"] = _lines(portable("".join(output["text"])))
+    if "traceback" in output:
+        output["traceback"] = [portable(line) for line in output["traceback"]]
+    return output
+
+
+def portable(text: str) -> str:
+    """`text` without paths of this machine and without memory addresses."""
+    text = _CELL_FILE.sub("<cell>", text)
+    for folder, name in _folders():
+        text = text.replace(f"{folder}{os.sep}", f"{name}/" if name else "").replace(folder, name)
+    return _ADDRESS.sub("0x…", text)
+
+
+def _folders() -> list[tuple[str, str]]:
+    """(path, its replacement), the longest first; a bare root folder is never replaced."""
+    found = {
+        str(paths.results()): "results",
+        str(paths.root()): "",
+        sys.prefix: "<python>",
+        sys.base_prefix: "<python>",
+        str(paths.cache()): "<cache>",
+        str(Path.home()): "~",
+        tempfile.gettempdir(): "<tmp>",
+    }
+    found |= {str(Path(k).resolve()): v for k, v in found.items()}
+    return sorted(((k, v) for k, v in found.items() if k.count(os.sep) > 1 or v == "<tmp>"),
+                  key=lambda pair: -len(pair[0]))  # fmt: skip
+
+
+def _lines(text: str | list[str]) -> list[str]:
+    return "".join(text).splitlines(keepends=True)
+
+
+def text(notebook: dict[str, Any]) -> str:
+    """The notebook as a file: the layout that Jupyter writes."""
+    return json.dumps(notebook, indent=1, sort_keys=True, ensure_ascii=False) + "\n"
+
+
+def as_committed(executed: dict[str, Any], source: dict[str, Any]) -> dict[str, Any]:
+    """The outputs of an executed notebook put into its source, cell by cell.
+
+    Raises:
+        ValueError: they are not the same notebook.
+    """
+    own = [
+        c for c in executed["cells"] if "injected-parameters" not in c["metadata"].get("tags", [])
+    ]
+    result = scrubbed(source)
+    same = [_lines(c["source"]) for c in own] == [c["source"] for c in result["cells"]]
+    if not same:
+        raise ValueError("the executed notebook has other cells than its source")
+    for cell, ran in zip(result["cells"], own):
+        if cell["cell_type"] == "code":
+            cell["outputs"] = ran["outputs"]
+    return result
+
+
+def scrub_file(path: Path, *, verify: bool = False) -> bool:
+    """Scrubs a committed notebook in place (or only looks); True if it was not clean."""
+    before = path.read_text()
+    after = text(scrubbed(json.loads(before)))
+    if after != before and not verify:
+        storage.write_text(path, after)
+    return after != before

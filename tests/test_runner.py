@@ -1,0 +1,467 @@
+"""The plan, fingerprints, parameters, pooling, comparing, scrubbing: all without a kernel."""
+
+import copy
+import io
+import json
+import math
+import sys
+
+import numpy as np
+import pytest
+from latentpapers.errors import UnknownName, UserError
+from latentpapers.runner import collect, plan, scrub
+from latentpapers.runner.closure import closure
+from latentpapers.runner.parameters import injected, parameters
+from latentpapers.runner.plan import Plan, Request, jobs, predicted
+from latentpapers.runner.pool import order, pooled
+from runner_bed import PARAMETERS, Bed, cell, notebook
+
+
+@pytest.fixture
+def bed(tmp_path, monkeypatch):
+    made = Bed(tmp_path / "checkout")
+    monkeypatch.setenv("LATENTPAPERS_ROOT", str(made.root))
+    monkeypatch.delenv("LATENTPAPERS_OUT", raising=False)
+    monkeypatch.setattr(plan, "LIBRARY", made.root / "lib" / "latentpapers")
+    monkeypatch.setitem(sys.modules, "latentpapers.papers.avae", made.room())
+    return made
+
+
+# --- closure --------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def library(tmp_path):
+    root = tmp_path / "latentpapers"
+    files = {
+        "__init__.py": "_FUNCTIONS = {'begin': 'notebook'}\ndef __getattr__(n): ...",
+        "notebook.py": "def begin():\n    from latentpapers import lazy\n",
+        "lazy.py": "from .losses.energy import e",
+        "alone.py": "",
+        "losses/__init__.py": "",
+        "losses/energy.py": "from . import helper\n",
+        "losses/helper.py": "",
+        "losses/other.py": "import latentpapers.alone",
+        "pkg/__init__.py": "def __getattr__(name): ...",
+        "pkg/hidden.py": "",
+        "pkg/table.yaml": "a: 1",
+    }
+    for name, text in files.items():
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_text(text)
+    return root
+
+
+@pytest.mark.parametrize(
+    ("source", "expected"),
+    [
+        ("import latentpapers as lp\nlp.alone.f()", {"alone.py"}),
+        ("import latentpapers\nlatentpapers.losses.other.g", {"losses/__init__.py",
+         "losses/other.py", "alone.py"}),
+        ("from latentpapers import losses as L\nL.energy.e(1)", {"losses/__init__.py",
+         "losses/energy.py", "losses/helper.py"}),
+        ("import latentpapers as lp\nlp.begin()", {"notebook.py", "lazy.py", "losses/__init__.py",
+         "losses/energy.py", "losses/helper.py"}),
+        ("from latentpapers import pkg\npkg.anything", {"pkg/__init__.py", "pkg/hidden.py",
+         "pkg/table.yaml"}),
+        ("def f():\n    from latentpapers.losses import helper", {"losses/__init__.py",
+         "losses/helper.py"}),
+        ("import importlib\nimportlib.import_module('latentpapers.alone')", {"alone.py"}),
+        ("import numpy as lp\nlp.alone", set()),
+    ],
+)  # fmt: skip
+def test_closure_follows_every_way_to_import(library, source, expected):
+    found = closure([source], library=library)
+    assert found - {"__init__.py"} == expected
+
+
+def test_closure_names_a_cell_that_does_not_parse(library):
+    with pytest.raises(UserError, match="line 1"):
+        closure(["def ("], library=library)
+
+
+# --- layout ---------------------------------------------------------------------------------
+
+
+def test_quick_runs_every_notebook_once(bed):
+    for name in ("1_derivation", "4_figures", "5_explore"):
+        bed.write(name)
+    found = [(j.notebook, j.seed, j.needs) for j in jobs(Request(papers=("avae",), seeds=(3,)))]
+    names = ["1_derivation", "2_training", "3_tables", "4_figures", "5_explore"]
+    assert found == [(name, 3, ()) for name in names]
+
+
+def test_beyond_quick_seeds_multiply_training_and_readers_wait_for_it(bed):
+    for name in ("1_derivation", "4_figures", "5_explore"):
+        bed.write(name)
+    found = {j.name: j.needs for j in jobs(Request("gpu", ("avae",), (0, 1)))}
+    assert found == {
+        "2_training/s0": (),
+        "2_training/s1": (),
+        "3_tables/s0": ("2_training/s0", "2_training/s1"),
+        "4_figures/s0": ("2_training/s0",),
+    }
+
+
+def test_groups_without_a_ledger_run_in_quick_alone_unless_they_say_so(bed):
+    across = bed.root / "notebooks" / "across"
+    across.mkdir()
+    page = notebook("claims")
+    (across / "claims.ipynb").write_text(json.dumps(page))
+    assert [j.id for j in jobs(Request(papers=("across",)))] == ["quick/across/claims/s0"]
+    assert jobs(Request("gpu", ("across",))) == []
+    page["metadata"]["latentpapers"] = {"presets": ["quick", "gpu"]}
+    (across / "claims.ipynb").write_text(json.dumps(page))
+    assert [j.id for j in jobs(Request("gpu", ("across",)))] == ["gpu/across/claims/s0"]
+
+
+@pytest.mark.parametrize(
+    ("request_", "kind", "words"),
+    [
+        (Request("fast"), UnknownName, "gpu, paper, quick"),
+        (Request(papers=("vae",)), UnknownName, "unknown paper 'vae'; known: avae"),
+        (Request(seeds=()), UserError, "SEEDS=0"),
+        (Request(papers=("../avae",)), UnknownName, "unknown paper"),
+    ],
+)
+def test_a_bad_request_is_one_sentence(bed, request_, kind, words):
+    with pytest.raises(kind, match=words) as error:
+        jobs(request_)
+    assert "\n" not in str(error.value)
+
+
+def test_a_broken_notebook_is_named(bed):
+    bed.write("2_training").write_text("{")
+    with pytest.raises(UserError, match=r"notebooks/avae/2_training\.ipynb is no notebook"):
+        Plan(jobs(Request(papers=("avae",)))).pending()
+
+
+def test_predictions_come_from_the_last_run_then_the_room_then_a_guess(bed):
+    training, tables = jobs(Request("gpu", ("avae",)))
+    assert predicted(training) == (7.0, 111)
+    assert predicted(tables)[0] > 100
+    training.folder.mkdir(parents=True)
+    (training.folder / "runtime.json").write_text('{"seconds": 1.5, "memory_mb": 9}')
+    assert predicted(training) == (1.5, 9)
+
+
+# --- fingerprints ---------------------------------------------------------------------------
+
+
+def prints(request_=Request(papers=("avae",))):  # noqa: B008  (frozen)
+    whole = Plan(jobs(request_))
+    return {job.name: whole.fingerprint(job) for job in whole.jobs}
+
+
+def edit(file, old, new):
+    text = file.read_text()
+    assert old in text
+    file.write_text(text.replace(old, new))
+
+
+@pytest.mark.parametrize(
+    ("file", "old", "new", "moved"),
+    [
+        ("notebooks/avae/2_training.ipynb", "# 2_training", "# Training, in words", set()),
+        ("notebooks/avae/2_training.ipynb", '"outputs": []',
+         '"outputs": [{"output_type": "stream", "name": "stdout", "text": "x"}]', set()),
+        ("notebooks/avae/2_training.ipynb", "run.config.loop.rate", "2 * run.config.loop.rate",
+         {"2_training/s0"}),
+        ("lib/latentpapers/papers/avae.py", "steps: int = 3", "steps: int = 4",
+         {"2_training/s0", "3_tables/s0"}),
+        ("lib/latentpapers/check.py", "def close", "def  close", set()),
+        ("lib/latentpapers/cli.py", "def main", "def  main", set()),
+        ("lib/latentpapers/runner/execute.py", "def run", "def  run", set()),
+        ("notebooks/avae/ledger/values.yaml", '"printed": "1.5"', '"printed": "1.50"',
+         {"2_training/s0", "3_tables/s0"}),
+        ("requirements.lock", "2", "3", {"2_training/s0", "3_tables/s0"}),
+    ],
+)  # fmt: skip
+def test_the_fingerprint_moves_with_what_decides_the_result_and_nothing_else(
+    bed, file, old, new, moved
+):
+    before = prints()
+    edit(bed.root / file, old, new)
+    after = prints()
+    assert {name for name in before if before[name] != after[name]} == moved
+
+
+def test_a_library_file_counts_once_a_cell_names_it(bed):
+    bed.write("2_training", "lp.check.table(a='b')")
+    before = prints()
+    edit(bed.root / "lib/latentpapers/check.py", "def close", "def  close")
+    assert prints()["2_training/s0"] != before["2_training/s0"]
+
+
+def test_a_changed_training_changes_those_who_read_it(bed):
+    request_ = Request("gpu", ("avae",), (0, 1))
+    before = prints(request_)
+    edit(bed.root / "notebooks/avae/2_training.ipynb", "rate *", "rate * 2 *")
+    assert all(before[name] != new for name, new in prints(request_).items())
+
+
+def test_seeds_and_overrides_are_part_of_the_fingerprint(bed):
+    standard = prints()["2_training/s0"]
+    assert prints(Request(papers=("avae",), seeds=(1,)))["2_training/s1"] != standard
+    changed = Request(papers=("avae",), overrides={"loop.steps": 5})
+    assert prints(changed)["2_training/s0"] != standard
+
+
+def test_a_claim_does_not_train_anew_but_a_printed_value_does(bed):
+    request_ = Request("gpu", ("avae",))
+    before = prints(request_)
+    edit(bed.root / "notebooks/avae/ledger/claims.yaml", "above one", "above 1")
+    assert prints(request_)["2_training/s0"] == before["2_training/s0"]
+    assert prints(request_)["3_tables/s0"] != before["3_tables/s0"]
+
+
+def test_a_checkpoint_outlives_a_new_figure_but_not_new_training_code(bed):
+    def key():
+        whole = Plan(jobs(Request("gpu", ("avae",))))
+        return whole.training_key(whole.jobs[0])
+
+    before = key()
+    edit(bed.root / "notebooks/avae/2_training.ipynb", "run.finish()", "run.finish()  # end")
+    edit(bed.root / "lib/latentpapers/report/tables.py", "def compare", "def  compare")
+    assert key() == before
+    edit(bed.root / "lib/latentpapers/papers/avae.py", "rate: float = 0.5", "rate: float = 0.25")
+    assert key() != before
+
+
+def test_a_shipped_checkpoint_counts_in_quick_alone(bed):
+    before, gpu = prints(), prints(Request("gpu", ("avae",)))
+    shipped = bed.root / "results/checkpoints/avae/ours.safetensors"
+    shipped.parent.mkdir(parents=True)
+    shipped.write_bytes(b"x")
+    assert prints()["3_tables/s0"] != before["3_tables/s0"]
+    assert prints(Request("gpu", ("avae",))) == gpu
+
+
+def test_the_plan_says_why_a_job_runs_again(bed):
+    whole = Plan(jobs(Request(papers=("avae",))))
+    job = whole.jobs[0]
+    assert whole.reason(job) == "never finished"
+    job.folder.mkdir(parents=True)
+    whole.record(job).write_text(json.dumps({"inputs": whole.inputs(job)}))
+    assert whole.reason(job) == ""
+    edit(bed.root / "requirements.lock", "2", "3")
+    assert Plan(whole.jobs).reason(job) == "changed: requirements.lock"
+
+
+# --- parameters -----------------------------------------------------------------------------
+
+
+def test_parameters_reads_literals():
+    found = parameters(notebook("2_training"))
+    assert found == {
+        "preset": "quick", "seed": 0, "device": "cpu", "data": "", "run_id": "", "overrides": {},
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("source", "words"),
+    [
+        ("a = 1 + 1", "name = literal"),
+        ("import os", "name = literal"),
+        ("a, b = 1, 2", "name = literal"),
+        ("unused = 1", "no later cell reads parameter 'unused'"),
+        ("\n".join(f"p{i} = {i}" for i in range(9)), "9 parameters; 8 are the limit"),
+    ],
+)
+def test_a_bad_parameters_cell_is_refused(source, words):
+    with pytest.raises(UserError, match=words):
+        parameters(notebook("2_training", parameters=source))
+
+
+@pytest.mark.parametrize("count", [0, 2])
+def test_there_is_exactly_one_parameters_cell(count):
+    page = {"cells": [cell("a = 1", "parameters")] * count + [cell("print(a)")]}
+    with pytest.raises(UserError, match=f"has {count} cells"):
+        parameters(page)
+
+
+def test_only_what_differs_from_the_defaults_is_injected():
+    page = notebook("2_training", "print(n)", parameters=PARAMETERS + "\nn = 4")
+    asked = {"preset": "quick", "seed": 0, "device": "cpu", "run_id": ""}
+    assert injected(asked, {}, page) == {}
+    assert injected(asked | {"seed": 2}, {}, page) == {"seed": 2}
+    wanted = {"n": 5, "loop.steps": 9}
+    assert injected(asked, wanted, page) == {"n": 5, "overrides": {"loop.steps": 9}}
+
+
+@pytest.mark.parametrize(
+    ("asked", "overrides", "kind", "words"),
+    [
+        ({"seed": "0"}, {}, UserError, "'seed' must be int, not str"),
+        ({"seed": True}, {}, UserError, "'seed' must be int, not bool"),
+        ({"sede": 1}, {}, UnknownName, "unknown parameter of nb: 'sede'"),
+        ({}, {"data": 3}, UserError, "'data' must be str, not int"),
+    ],
+)
+def test_wrong_names_and_types_are_refused(asked, overrides, kind, words):
+    with pytest.raises(kind, match=words):
+        injected(asked, overrides, notebook("2_training"), "nb")
+
+
+@pytest.mark.parametrize(
+    ("overrides", "kind", "words"),
+    [
+        ({"loop.step": 1}, UnknownName, r"unknown parameter 'loop\.step'; known:.*loop\.steps"),
+        ({"loop.steps": "many"}, UserError, "must be int, not str"),
+        ({"preset": "gpu"}, UnknownName, "unknown parameter 'preset'"),
+    ],
+)
+def test_overrides_are_checked_before_any_kernel_starts(bed, overrides, kind, words):
+    with pytest.raises(kind, match=words):
+        jobs(Request(papers=("avae",), overrides=overrides))
+
+
+def test_a_budget_multiplies_the_time_limits(bed):
+    longer = jobs(Request(papers=("avae",), budget=4.0))[0]
+    assert json.loads(longer.overrides) == {"loop.seconds": 8.0}
+    assert longer.run_id.startswith("o-")
+    with pytest.raises(UserError, match="positive"):
+        jobs(Request(papers=("avae",), budget=0.0))
+
+
+def test_an_override_makes_a_variant_with_folders_of_its_own(bed):
+    changed = Request(papers=("avae",), overrides={"loop.steps": 5})
+    standard = {job.folder for job in jobs(Request(papers=("avae",)))}
+    assert not standard & {job.folder for job in jobs(changed)}
+    named = {j.folder.parent.parent.name for j in jobs(Request(papers=("avae",), run_id="wide"))}
+    assert named == {"wide"}
+
+
+# --- pooling and comparing ------------------------------------------------------------------
+
+
+def row(value=1.0, seed=0, **more):
+    base = {"paper": "avae", "id": "table_1", "row": "ours", "column": "value", "metric": "m",
+            "value": value, "lo": None, "hi": None, "interval": "none: exact", "n": 1, "unit": "",
+            "seed": seed, "scale": {"images": 100, "seeds": [seed]}}  # fmt: skip
+    return base | more
+
+
+def test_pooling_is_a_t_interval_over_seeds():
+    *single, all_ = pooled([row(1.0, 0), row(2.0, 1), row(6.0, 2)])
+    assert [r["seed"] for r in single] == [0, 1, 2]
+    assert (all_["seed"], all_["n"], all_["value"]) == (None, 3, 3.0)
+    assert all_["scale"]["seeds"] == [0, 1, 2]
+    # Two degrees of freedom have a closed quantile, a sqrt(2 / (1 - a²)), a = 0.95; s = sqrt(7).
+    half = 0.95 * math.sqrt(2 / (1 - 0.95**2)) * math.sqrt(7.0) / math.sqrt(3.0)
+    assert all_["hi"] == pytest.approx(3.0 + half, rel=1e-12)  # float64
+    assert all_["lo"] == pytest.approx(3.0 - half, rel=1e-12)
+    normal = 1.959963984540054 * math.sqrt(7.0 / 3.0)
+    assert all_["hi"] != pytest.approx(3.0 + normal, rel=0.5)  # negative control: a z interval
+
+
+def test_pooling_again_changes_nothing_and_one_seed_is_not_pooled():
+    rows = pooled([row(1.0, 0), row(2.0, 1)])
+    assert pooled(rows) == rows
+    assert pooled([row()]) == [row()]
+    assert [r["seed"] for r in sorted(rows, key=order)] == [0, 1, None]
+
+
+def lines(*rows):
+    return {"metrics.jsonl": "".join(json.dumps(r) + "\n" for r in rows).encode()}
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "verdict"),
+    [
+        (row(), row(), "equal"),
+        (row(1.0, lo=0.9, hi=1.1), row(1.05, lo=0.95, hi=1.15), "within"),
+        (row(1.0, lo=0.9, hi=1.1), row(1.3, lo=0.95, hi=1.6), "within"),
+        (row(1.0, lo=0.9, hi=1.1), row(1.3, lo=1.2, hi=1.4), "differ"),
+        (row(1.0), row(1.00005), "within"),
+        (row(1.0), row(1.001), "differ"),
+        (row(1.0), row(1.00005, n=2), "differ"),
+        (row(1.0), None, "differ"),
+        (None, row(1.0), "differ"),
+    ],
+)
+def test_numbers_are_compared_by_their_intervals(tmp_path, old, new, verdict):
+    (tmp_path / "metrics.jsonl").write_bytes(lines(*filter(None, [old]))["metrics.jsonl"])
+    result = collect.compare(tmp_path, lines(*filter(None, [new])))
+    counts = {k: len(getattr(result, k)) for k in ("equal", "within", "differ")}
+    assert counts == {"equal": 0, "within": 0, "differ": 0} | {verdict: 1}
+
+
+def npz(**arrays):
+    buffer = io.BytesIO()
+    np.savez(buffer, **arrays)
+    return buffer.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("new", "verdict"),
+    [
+        ({"x": np.arange(4.0)}, "equal"),
+        ({"x": np.arange(4.0) + 1e-4}, "within"),
+        ({"x": np.arange(4.0) + 0.1}, "differ"),
+        ({"x": np.arange(4.0) * np.nan}, "differ"),
+        ({"x": np.arange(5.0)}, "differ"),
+        ({"y": np.arange(4.0)}, "differ"),
+    ],
+)
+def test_figures_are_compared_by_the_data_behind_them(tmp_path, new, verdict):
+    (tmp_path / "figures").mkdir()
+    (tmp_path / "figures/fig_1.npz").write_bytes(npz(x=np.arange(4.0)))
+    result = collect.compare(tmp_path, lines() | {"figures/fig_1.npz": npz(**new)})
+    assert getattr(result, verdict) == ["figures/fig_1.npz"]
+
+
+# --- scrubbing ------------------------------------------------------------------------------
+
+
+def dirty(root):
+    page = notebook("2_training")
+    page["metadata"] |= {"papermill": {"input_path": str(root)}, "widgets": {"state": {}}}
+    one = page["cells"][1]
+    one["execution_count"] = 7
+    one["metadata"] |= {"execution": {"iopub.status.busy": "now"}, "tags": ["imports"]}
+    one["outputs"] = [
+        {"output_type": "stream", "name": "stdout", "text": f"{root}/lib/x.py at 0x7f00deadbeef\n"},
+        {"output_type": "display_data", "metadata": {}, "data": {scrub.WIDGET: {"model_id": "1"}}},
+        {"output_type": "execute_result", "metadata": {"a": 1}, "execution_count": 7,
+         "data": {"text/plain": "/tmp/ipykernel_12/3456.py"}},
+    ]  # fmt: skip
+    return page
+
+
+def test_scrubbing_leaves_nothing_of_the_machine(bed):
+    page = dirty(bed.root)
+    before = copy.deepcopy(page)
+    clean = scrub.scrubbed(page)
+    assert page == before, "the input was changed"
+    text = scrub.text(clean)
+    for word in (str(bed.root), "papermill", "widget", "0x7f", "ipykernel_", "busy"):
+        assert word not in text
+    outputs = clean["cells"][1]["outputs"]
+    assert outputs[0]["text"] == ["lib/x.py at 0x…\n"]
+    assert len(outputs) == 2
+    assert clean["cells"][1]["metadata"] == {"tags": ["imports"]}
+    assert scrub.scrubbed(clean) == clean
+
+
+def test_scrub_file_reports_and_mends(bed, tmp_path):
+    file = tmp_path / "x.ipynb"
+    file.write_text(json.dumps(dirty(bed.root)))
+    assert scrub.scrub_file(file, verify=True)
+    assert "papermill" in file.read_text()
+    assert scrub.scrub_file(file)
+    assert not scrub.scrub_file(file, verify=True)
+
+
+def test_outputs_go_only_into_the_notebook_they_came_from(bed):
+    source = notebook("2_training", "1 + 1")
+    executed = copy.deepcopy(source)
+    extra = cell("seed = 1", "injected-parameters")
+    executed["cells"].insert(3, extra)
+    executed["cells"][5]["outputs"] = [{"output_type": "stream", "name": "stdout", "text": "2"}]
+    merged = scrub.as_committed(executed, source)
+    assert len(merged["cells"]) == len(source["cells"])
+    assert merged["cells"][4]["outputs"][0]["text"] == "2"
+    executed["cells"][4]["source"] = "something else"
+    with pytest.raises(ValueError, match="other cells"):
+        scrub.as_committed(executed, source)
