@@ -21,7 +21,12 @@ from runner_bed import Bed
 def bed(tmp_path, monkeypatch):
     made = Bed(tmp_path / "checkout")
     monkeypatch.setenv("LATENTPAPERS_ROOT", str(made.root))
-    for name in ("LATENTPAPERS_OUT", "LATENTPAPERS_JOB", "LATENTPAPERS_NEEDS"):
+    for name in (
+        "LATENTPAPERS_OUT",
+        "LATENTPAPERS_JOB",
+        "LATENTPAPERS_NEEDS",
+        "LATENTPAPERS_RUN_ID",
+    ):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setattr(plan, "LIBRARY", made.root / "lib" / "latentpapers")
     monkeypatch.setitem(sys.modules, "latentpapers.papers.avae", made.room())
@@ -157,6 +162,27 @@ def test_an_override_that_nothing_read_is_an_error_at_the_end(bed, metric):
     assert json.loads((run.out / "imports.json").read_text())["unread"] == []
 
 
+def test_a_number_over_seeds_is_read_back_with_its_interval(bed, metric):
+    run = notebook.begin("avae", "3_tables")
+    record(run, 1.0, lo=0.5, hi=1.5, interval="bootstrap")
+    assert run.value("table_1", "ours", "value") == (1.0, 0.5, 1.5)
+    record(run, 3.0, seed=1)
+    value, lo, hi = run.value("table_1", "ours", "value")
+    assert (value, lo < 1.0, hi > 3.0) == (2.0, True, True)  # t over two seeds is wide
+    with pytest.raises(UserError, match="theirs / value names 0 recorded numbers"):
+        run.value("table_1", "theirs", "value")
+
+
+def test_a_folder_that_the_reader_chose_loses_our_files_alone(bed, tmp_path):
+    mine = tmp_path / "mine"
+    mine.mkdir()
+    (mine / "thesis.txt").write_text("years")
+    (mine / "rows.jsonl").write_text("{}")
+    notebook.begin("avae", "2_training", out_dir=str(mine))
+    assert (mine / "thesis.txt").read_text() == "years"
+    assert not (mine / "rows.jsonl").exists()
+
+
 # --- reading --------------------------------------------------------------------------------
 
 
@@ -188,6 +214,28 @@ def test_a_corrupt_checkpoint_is_named(bed, content):
     file.write_bytes(content)
     with pytest.raises(Corrupt, match=r"checkpoints/avae/ours\.safetensors"):
         run.checkpoint("ours")
+
+
+def test_a_shipped_checkpoint_may_be_one_of_several_seeds(bed):
+    folder = bed.root / "results/checkpoints/avae"
+    folder.mkdir(parents=True)
+    for name in ("ours.safetensors", "ours_s1.safetensors"):
+        (folder / name).write_bytes(safetensors())
+    run = notebook.begin("avae", "3_tables")
+    assert run.checkpoint("ours", seed=1).name == "ours_s1.safetensors"
+    assert run.checkpoint("ours", seed=0).name == "ours.safetensors"
+
+
+def test_a_network_outside_the_plan_is_not_read(bed, monkeypatch):
+    file = bed.folder("2_training", "gpu", 1) / "checkpoints/ours.safetensors"
+    file.parent.mkdir(parents=True)
+    file.write_bytes(safetensors())
+    run = notebook.begin("avae", "3_tables", preset="gpu", device="cpu")
+    assert run.checkpoint("ours", seed=1) == file
+    monkeypatch.setenv("LATENTPAPERS_NEEDS", "2_training/s0")
+    assert run.training_seeds == (0,)
+    with pytest.raises(Missing, match="seed 1, which is not in this plan"):
+        run.checkpoint("ours", seed=1)
 
 
 def test_rows_of_another_job_must_be_there_and_declared(bed, monkeypatch):
@@ -240,7 +288,7 @@ def test_a_file_in_place_of_the_results_folder_is_named(bed):
     [
         (["plan", "--paper", "avea"], "unknown paper 'avea'"),
         (["plan", "--preset", "fast"], "unknown preset 'fast'"),
-        (["plan", "--set", "steps"], "name=value"),
+        (["plan", "--set", "steps"], "FIELD=VALUE"),
         (["plan", "--paper", "avae", "--set", "loop.stepz=1"], "unknown parameter 'loop.stepz'"),
         (["plan", "--paper", "avae", "--budget", "much"], "invalid float value"),
         (["plan", "--seeds", "one"], "no list of whole numbers"),
@@ -269,17 +317,9 @@ def test_an_unexpected_error_keeps_its_traceback(bed, monkeypatch):
         cli.main(["job", "--paper", "avae", "--notebook", "2_training"])
 
 
-@pytest.mark.parametrize(
-    ("text", "value"),
-    [("a=1", 1), ("a=1e-3", 1e-3), ("a=true", True), ("a=null", None), ("a=[1, 2]", [1, 2]),
-     ("a=code", "code"), ("a='1'", "1"), ("a=x=y", "x=y")],
-)  # fmt: skip
-def test_overrides_are_read_as_literals_else_as_text(text, value):
-    assert cli._change(text) == ("a", value)
-
-
 def test_a_request_survives_the_command_line(bed):
-    asked = plan.Request("gpu", (), (0, 1), {"loop.rate": 0.25, "data": "a b"}, "cpu", "wide", 2.0)
+    asked = plan.Request("gpu", (), (0, 1), {"loop.rate": 0.25, "data": "a b", "n": None}, "cpu",
+                         "wide", 2.0)  # fmt: skip
     assert cli.request_from(asked.arguments()) == asked
 
 

@@ -33,7 +33,7 @@ def notebook():
             "cell_type": kind,
             "metadata": {},
             "source": source,
-            "id": source[:4].strip(),
+            "id": kind,
             **more,
         }
 
@@ -41,7 +41,8 @@ def notebook():
     widget = {"application/vnd.jupyter.widget-view+json": {"model_id": "x"}, "text/plain": "W"}
     display = {"output_type": "display_data", "metadata": {}, "data": widget}
     tex = (
-        "# A derivation\n\nEnergy $\\mathcal{L}$:\n\n$$L_d = \\lVert x - x' \\rVert_1 \\tag{7}$$\n"
+        "# A derivation\n\n![](../../results/gpu/avae/figures/fig_1.png) [l](ledger/errata.yaml)\n"
+        "\nEnergy $\\mathcal{L}$:\n\n$$L_d = \\lVert x - x' \\rVert_1 \\tag{7}$$\n"
     )
     code = {"execution_count": 1, "outputs": [output, display]}
     kernel = {"name": "python3", "display_name": "Python 3", "language": "python"}
@@ -79,7 +80,7 @@ def write_manifest(folder: Path) -> None:
         "fingerprint": "0123456789ab", "code": "c" * 64, "library": library, "config": "d" * 64,
         "data": {"digits": "e" * 64}, "versions": {"torch": "2.15.0"}, "device": "H200", "seed": 0,
     }  # fmt: skip
-    manifest = {"paper": "avae", "preset": "gpu", "files": files, "commit": "1a2b3c4"}
+    manifest = {"paper": folder.name, "preset": "gpu", "files": files, "commit": "1a2b3c4"}
     storage.write_json(folder / "manifest.json", manifest | {"jobs": {"3_tables/s0": job}})
 
 
@@ -94,7 +95,11 @@ def checkout(tmp_path_factory):
         shutil.copytree(
             real / "notebooks" / paper / "ledger", root / "notebooks" / paper / "ledger"
         )
-    storage.write_json(root / "notebooks" / "avae" / "1_derivation.ipynb", notebook())
+    for name in ("avae/1_derivation", "across/one_task", "start_here"):
+        storage.write_json(root / "notebooks" / f"{name}.ipynb", notebook())
+    across = root / "results" / "gpu" / "across"
+    storage.write_jsonl(across / "metrics.jsonl", [row("one_task", "ours", "score", 1.0)])
+    write_manifest(across)
     made_up_results(root / "results" / "gpu" / "avae", ledger.load("avae"))
     return root
 
@@ -130,6 +135,9 @@ def test_gallery_shows_front_page_and_every_paper(site):
         assert f"{paper}/index.html" in front
     assert "chip-untestable" in front
     assert "chip-todo" in front
+    assert "start_here.html" in front
+    assert "1.000 [0.940, 1.060]" in (site / "across" / "results_gpu.html").read_text()
+    assert (site / "across" / "one_task.html").is_file()
 
 
 def test_results_page_carries_numbers_scale_caption_and_provenance(site):
@@ -147,6 +155,9 @@ def test_notebooks_render_with_output_and_equation_number(site):
     assert re.search(r'<span class="eqno">\(7\)</span>', page)
     assert "<math" in page
     assert "widget-view" not in page
+    (picture,) = re.findall(r'<img[^>]*src="([^"]+fig_1[^"]*)"', page)
+    assert (site / "avae" / picture).is_file()
+    assert 'href="errata.html"' in page.split("<article")[1]
 
 
 def test_equation_links_to_the_line_of_its_function(site):

@@ -67,6 +67,8 @@ def library(tmp_path):
         ("def f():\n    from latentpapers.losses import helper", {"losses/__init__.py",
          "losses/helper.py"}),
         ("import importlib\nimportlib.import_module('latentpapers.alone')", {"alone.py"}),
+        ("import latentpapers as lp\nL, x = lp.losses, 1\nL.other.g()", {"losses/__init__.py",
+         "losses/other.py", "alone.py"}),
         ("import numpy as lp\nlp.alone", set()),
     ],
 )  # fmt: skip
@@ -282,7 +284,7 @@ def test_there_is_exactly_one_parameters_cell(count):
 
 def test_only_what_differs_from_the_defaults_is_injected():
     page = notebook("2_training", "print(n)", parameters=PARAMETERS + "\nn = 4")
-    asked = {"preset": "quick", "seed": 0, "device": "cpu", "run_id": ""}
+    asked = {"preset": "quick", "seed": 0, "device": "cpu"}
     assert injected(asked, {}, page) == {}
     assert injected(asked | {"seed": 2}, {}, page) == {"seed": 2}
     wanted = {"n": 5, "loop.steps": 9}
@@ -322,6 +324,19 @@ def test_a_budget_multiplies_the_time_limits(bed):
     assert longer.run_id.startswith("o-")
     with pytest.raises(UserError, match="positive"):
         jobs(Request(papers=("avae",), budget=0.0))
+
+
+def test_a_notebook_without_overrides_runs_as_it_is(bed):
+    bed.write("5_explore", parameters='preset = "quick"\nseed = 0\ndevice = "auto"\nn = 4')
+    page = bed.root / "notebooks/avae/5_explore.ipynb"
+    setup = "data=data,\\n               run_id=run_id, overrides=overrides"
+    assert setup in page.read_text()
+    page.write_text(page.read_text().replace(setup, "run_id=str(n)[:0]"))
+    changed = {"loop.steps": 5, "n": 6}
+    found = {j.notebook: json.loads(j.overrides)
+             for j in jobs(Request(papers=("avae",), overrides=changed))}  # fmt: skip
+    assert found == {"2_training": {"loop.steps": 5}, "3_tables": {"loop.steps": 5},
+                     "5_explore": {"n": 6}}  # fmt: skip
 
 
 def test_an_override_makes_a_variant_with_folders_of_its_own(bed):

@@ -6,6 +6,7 @@ import resource
 import shutil
 import signal
 import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -188,10 +189,6 @@ def test_a_notebook_that_drops_its_overrides_is_refused(bed):
 def test_a_failing_job_stops_those_that_need_it_and_no_other(bed):
     bed.write("2_training", "raise SystemError('no')")
     bed.write("4_figures", "print(run.config.loop.rate)")
-    (bed.root / "notebooks/across").mkdir()
-    shutil.copy(
-        bed.root / "notebooks/avae/3_tables.ipynb", bed.root / "notebooks/avae/3_more.ipynb"
-    )
     done = bed.call(*RUN, "--preset", "gpu", "--device", "cpu")
     assert done.returncode == 1
     assert "FAILED gpu/avae/2_training/s0" in done.stdout
@@ -335,3 +332,44 @@ def test_a_lock_of_a_living_snakemake_is_respected(bed):
     running.kill()
     running.wait()
     wait_for(lambda: not kernels(bed), 15)
+
+
+# --- a node without network -----------------------------------------------------------------
+
+
+@pytest.fixture
+def bundled(bed):
+    """A bundle without packages: this interpreter has them."""
+    (bed.root / "ci").mkdir()
+    shutil.copy(Path(__file__).parent.parent / "ci/offline_node.sh", bed.root / "ci")
+    commit(bed)
+    made = bed.call("bundle", "--paper", "avae", "--no-packages", "--out", "bundle")
+    assert made.returncode == 0, made.stderr
+    return bed.root / "bundle"
+
+
+def on_node(bundle, folder):
+    folder.mkdir(exist_ok=True)
+    keep = {k: v for k, v in os.environ.items() if not k.startswith(("LATENTPAPERS", "PYTHONPATH"))}
+    command = ["bash", str(bundle / "offline_node.sh"), "work"]
+    return subprocess.run(command, cwd=folder, env=keep | {"PYTHON": sys.executable},
+                          capture_output=True, text=True, check=False)  # fmt: skip
+
+
+def test_a_bundle_runs_on_another_machine_and_resumes(bundled, tmp_path):
+    node = tmp_path / "node"
+    first = on_node(bundled, node)
+    assert first.returncode == 0, first.stderr
+    assert "2 jobs, 2 to run" in first.stdout
+    assert (node / "work/results.tar.gz").stat().st_size > 0
+    assert (node / "work/results/quick/avae/metrics.jsonl").is_file()
+    again = on_node(bundled, node)
+    assert "2 jobs, 0 to run" in again.stdout
+
+
+def test_a_damaged_bundle_is_refused(bundled, tmp_path):
+    part = bundled / "part.000"
+    part.write_bytes(part.read_bytes()[:-1] + b"x")
+    done = on_node(bundled, tmp_path / "node")
+    assert done.returncode == 2
+    assert "damaged or incomplete" in done.stderr

@@ -20,7 +20,8 @@ def close(value: Any, reference: Any, *, rtol: float = 0.0, atol: float = 0.0, w
         why: where the tolerance comes from, in a few words.
 
     Raises:
-        CheckFailed: with the largest deviation, also for NaN, infinity or another shape.
+        CheckFailed: with the largest deviation, also for NaN, infinity, another shape or nothing
+            to compare.
     """
     import numpy as np
 
@@ -29,6 +30,8 @@ def close(value: Any, reference: Any, *, rtol: float = 0.0, atol: float = 0.0, w
     a, b = (np.asarray(_plain(v), dtype=np.float64) for v in (value, reference))
     if a.shape != b.shape:
         raise CheckFailed(f"shape {a.shape} against {b.shape}")
+    if not a.size:
+        raise CheckFailed("there is nothing to compare")
     excess = np.abs(a - b) - (atol + rtol * np.abs(b))
     if not np.all(excess <= 0):  # NaN compares false, so it fails here
         raise CheckFailed(f"differs by {np.max(np.abs(a - b)):.3g}; allowed for {why}")
@@ -51,4 +54,4 @@ def table(**results: str) -> None:
 
 
 def _plain(value: Any) -> Any:
-    return value.detach().cpu().numpy() if hasattr(value, "detach") else value
+    return value.detach().cpu().double().numpy() if hasattr(value, "detach") else value

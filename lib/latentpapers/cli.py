@@ -1,7 +1,6 @@
 """The `latentpapers` command. What a person can mend is one sentence on stderr and status 2."""
 
 import argparse
-import ast
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -93,6 +92,7 @@ def _bundle_options(one: argparse.ArgumentParser) -> None:
     one.add_argument("--have", type=Path, help="`pip freeze` of the node; its packages stay out")
     one.add_argument("--python", default="3.12", help="the node's Python")
     one.add_argument("--part-mib", type=int, default=60, help="largest part")
+    one.add_argument("--no-packages", action="store_true", help="the node has every package")
     _plan_options(one)
 
 
@@ -108,9 +108,10 @@ def _seeds(text: str) -> tuple[int, ...]:
 
 
 def _request(args: argparse.Namespace) -> Any:
+    from latentpapers import config
     from latentpapers.runner.plan import Request
 
-    changes = dict(_change(text) for text in args.changes)
+    changes = config.parse(args.changes)
     papers = args.paper if isinstance(args.paper, tuple) else (args.paper,)
     more = (changes, args.device, args.run_id, args.budget)
     return Request(args.preset, papers, args.seeds, *more)
@@ -121,17 +122,6 @@ def request_from(words: Sequence[str]) -> Any:
     one = argparse.ArgumentParser(prog="latentpapers plan")
     _plan_options(one)
     return _request(one.parse_args(words))
-
-
-def _change(text: str) -> tuple[str, Any]:
-    name, equals, value = text.partition("=")
-    if not equals or not name:
-        raise UserError(f"an override is written name=value, not {text!r}.")
-    words = {"true": True, "false": False, "null": None}
-    try:
-        return name, words[value] if value in words else ast.literal_eval(value)
-    except (ValueError, SyntaxError):
-        return name, value
 
 
 # --- commands -------------------------------------------------------------------------------
@@ -192,7 +182,8 @@ def _job(args: argparse.Namespace) -> int:
 def _bundle(args: argparse.Namespace) -> int:
     from latentpapers.runner import bundle
 
-    return bundle.build(_request(args), args.out, args.have, args.python, args.part_mib)
+    which = (args.have, args.python, args.part_mib)
+    return bundle.build(_request(args), args.out, *which, wheels=not args.no_packages)
 
 
 def _train(args: argparse.Namespace) -> int:

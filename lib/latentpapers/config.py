@@ -42,7 +42,9 @@ def _replace(node: Any, full: str, path: list[str], value: Any) -> Any:
         raise UserError(f"parameter {full!r} names a group; set one of its fields.")
     kind = type(old) if isinstance(node, dict) else typing.get_type_hints(type(node))[head]
     new = _replace(old, full, rest, value) if rest else typed(full, value, kind)
-    return {**node, head: new} if isinstance(node, dict) else dataclasses.replace(node, **{head: new})
+    return (
+        {**node, head: new} if isinstance(node, dict) else dataclasses.replace(node, **{head: new})
+    )
 
 
 def typed(name: str, value: Any, kind: Any) -> Any:
@@ -51,7 +53,7 @@ def typed(name: str, value: Any, kind: Any) -> Any:
     Raises:
         UserError: with the type that was expected.
     """
-    if isinstance(kind, types.UnionType):
+    if typing.get_origin(kind) in (types.UnionType, typing.Union):  # Literal | None is the latter
         kinds = typing.get_args(kind)
         if value is None and type(None) in kinds:
             return None
@@ -60,7 +62,7 @@ def typed(name: str, value: Any, kind: Any) -> Any:
     if origin is float and isinstance(value, int) and not isinstance(value, bool):
         return float(value)
     if origin is tuple and isinstance(value, list | tuple):
-        return tuple(value)
+        return tuple(typed(name, v, k) for v, k in zip(value, _items(name, value, kind)))
     if origin is typing.Literal:
         if value in typing.get_args(kind):
             return value
@@ -72,8 +74,21 @@ def typed(name: str, value: Any, kind: Any) -> Any:
     return value
 
 
+def _items(name: str, value: Any, kind: Any) -> list[Any]:
+    """The kind of each item of a tuple."""
+    kinds = list(typing.get_args(kind))
+    if not kinds:
+        return [object] * len(value)
+    if kinds[-1] is Ellipsis:
+        return kinds[:1] * len(value)
+    if len(kinds) != len(value):
+        raise UserError(f"parameter {name!r} needs {len(kinds)} items, not {len(value)}.")
+    return kinds
+
+
 def as_dict(config: Any) -> dict[str, Any]:
     """The configuration as plain nested dicts, ready for JSON (tuples become lists)."""
+
     def plain(value: Any) -> Any:
         if dataclasses.is_dataclass(value):
             value = {f.name: getattr(value, f.name) for f in dataclasses.fields(value)}
@@ -121,7 +136,7 @@ class Scale:
             paper states none.
         data: data set, with its size in pixels.
         device: cpu, or the accelerator's name.
-        seeds: training seeds behind the number.
+        seeds: training seeds behind the number; empty if no network is behind it.
         standin: named stand-ins (feature network, data set), empty if none.
     """
 
@@ -136,8 +151,10 @@ class Scale:
     def text(self) -> str:
         """The footer of every figure and table."""
         share = "" if self.budget is None else f" ({_percent(self.budget)} of the paper's budget)"
-        seeds = f"seed{'s' * (len(self.seeds) > 1)} {', '.join(map(str, self.seeds))}"
-        parts = [self.preset, f"{self.images:,} images seen{share}", self.data, self.device, seeds]
+        parts = [self.preset, f"{self.images:,} images seen{share}", self.data, self.device]
+        if self.seeds:
+            plural = "s" * (len(self.seeds) > 1)
+            parts.append(f"seed{plural} {', '.join(map(str, self.seeds))}")
         return " · ".join([*parts, *(f"stand-in: {s}" for s in self.standin)])
 
 
@@ -214,8 +231,7 @@ class Tracked:
 
     def whole(self) -> Any:
         """The plain object, counting every field below as read."""
-        below = flat(self._config) if not isinstance(self._config, dict) else flat(
-            {k: as_dict(v) for k, v in self._config.items()})
+        below = flat(as_dict(self._config))
         self._seen.update(f"{self._prefix}{k}" for k in below)
         return self._config
 

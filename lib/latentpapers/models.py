@@ -48,18 +48,23 @@ def load(which: str | Path, *, device: str = "cpu") -> Model:
         UnknownName: no shipped checkpoint of that name; Missing: no such file.
         Corrupt: truncated, altered or not in this form.
     """
-    from latentpapers.train import checkpoint
+    from latentpapers import tensorfile
 
     path = which if isinstance(which, Path) else paths.checkpoints() / f"{which}.safetensors"
     if not path.exists() and not isinstance(which, Path):
         raise UnknownName("checkpoint", which, names())
-    card = checkpoint.header(path)
+    card = tensorfile.header(path)
     if "parts" not in card:
         raise Corrupt(f"{path} holds no card that says how to build its networks.")
-    state = checkpoint.load(path)["parts"]
-    parts = {name: build(card["parts"][name]) for name in card["parts"]}
+    state = tensorfile.load(path).get("parts", {})
+    parts = {name: build(recipe) for name, recipe in card["parts"].items()}
     for name, net in parts.items():
-        net.load_state_dict({k: v.float() for k, v in state[name].items()})
+        try:
+            net.load_state_dict({k: v.float() for k, v in state[name].items()})
+        except (KeyError, RuntimeError) as error:
+            raise Corrupt(
+                f"{path}: the tensors of {name!r} do not fit its card: {error}."
+            ) from error
         net.to(device).eval().requires_grad_(False)
     return Model(parts, card)
 
@@ -70,11 +75,16 @@ def build(recipe: dict[str, Any]) -> "nn.Module":
     Raises:
         Corrupt: a recipe that names anything else.
     """
-    module, _, name = recipe["net"].partition(".")
+    from torch.nn import Module
+
+    module, _, name = str(recipe.get("net")).partition(".")
     if not module.isidentifier() or not name.isidentifier():
-        raise Corrupt(f"{recipe['net']!r} does not name a network of this library.")
+        raise Corrupt(f"{recipe.get('net')!r} does not name a network of this library.")
     try:
-        return getattr(importlib.import_module(f"latentpapers.nets.{module}"), name)(**recipe["options"])
+        kind = getattr(importlib.import_module(f"latentpapers.nets.{module}"), name)
+        if not (isinstance(kind, type) and issubclass(kind, Module)):
+            raise TypeError(f"{name} is not a network")
+        return kind(**recipe.get("options", {}))
     except (ImportError, AttributeError, TypeError) as error:
         raise Corrupt(f"network {recipe['net']!r} cannot be built: {error}.") from error
 
@@ -91,7 +101,7 @@ def save(path: Path, parts: dict[str, Any], recipes: dict[str, Any], card: dict[
     Raises:
         Missing: a network without a recipe.
     """
-    from latentpapers.train import checkpoint
+    from latentpapers import tensorfile
 
     if parts.keys() != recipes.keys():
         raise Missing(f"recipes for {sorted(parts.keys() ^ recipes.keys())} are missing.")
@@ -99,4 +109,4 @@ def save(path: Path, parts: dict[str, Any], recipes: dict[str, Any], card: dict[
         name: {k: v.half() if v.is_floating_point() else v for k, v in state.items()}
         for name, state in parts.items()
     }
-    checkpoint.save(path, {"parts": half}, about={**card, "parts": recipes})
+    tensorfile.save(path, {"parts": half}, about={**card, "parts": recipes})

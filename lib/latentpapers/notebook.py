@@ -41,6 +41,34 @@ def job_folder(preset: str, paper: str, notebook: str, seed: int, run_id: str = 
     return paths.results() / preset / paper / "runs" / run_id / notebook / f"s{seed}"
 
 
+_OURS = ("rows.jsonl", "imports.json", "config.json", "training.json", "usage.json",
+         "executed.ipynb", "failed.ipynb", "figures", "tables")  # fmt: skip
+_KEPT = ("lock", "pid.json", "runtime.json", "kernel.log", "superseded")
+
+
+def clear(folder: Path, *, keep_checkpoints: bool, everything: bool = True) -> None:
+    """Removes what an earlier run left in a job's folder.
+
+    Args:
+        folder: the job's folder; need not exist.
+        keep_checkpoints: so that a training can resume.
+        everything: also what the notebook wrote on its own.
+    """
+    import shutil
+
+    if not folder.is_dir():
+        return
+    for entry in folder.iterdir():
+        ours = entry.name in _OURS or entry.name.startswith("record.")
+        stays = entry.name in _KEPT or not (ours or everything)
+        if stays or (keep_checkpoints and entry.name == "checkpoints"):
+            continue
+        if entry.is_dir():
+            shutil.rmtree(entry)
+        else:
+            entry.unlink()
+
+
 def preset_table(paper: str) -> dict[str, Any]:
     """The presets of a paper: `latentpapers.papers.<paper>.PRESETS`.
 
@@ -117,7 +145,7 @@ def begin(
         device: auto | cpu | cuda | cuda:<n>.
         data: a packed data set that replaces the preset's own (its `data` field), empty for none.
         out_dir: folder to write to, empty for the job's own.
-        run_id: a name for a variant, kept apart from the standard run.
+        run_id: a name for a variant, kept apart from the standard run; empty takes the runner's.
         overrides: `{"table.steps": 10}`, validated against the preset.
 
     Raises:
@@ -128,6 +156,7 @@ def begin(
     seed = presets.typed("seed", seed, int)
     where, name = pick_device(device, preset)
     pin_threads()
+    run_id = run_id or os.environ.get("LATENTPAPERS_RUN_ID", "")
     _check_job("/".join(filter(None, [preset, paper, run_id, notebook, f"s{seed}"])))
     folder = Path(out_dir) if out_dir else job_folder(preset, paper, notebook, seed, run_id)
     run = Run(paper, notebook, preset, seed, where, name, folder, resolved, changes, run_id)
@@ -140,8 +169,8 @@ def _check_job(opened: str) -> None:
     asked = os.environ.get("LATENTPAPERS_JOB", opened)
     if asked != opened:
         raise UserError(
-            f"the runner asked for {asked}, but this notebook opened {opened}; pass preset, seed "
-            "and run_id from the parameters cell on to lp.begin."
+            f"the runner asked for {asked}, but this notebook opened {opened}; pass preset and "
+            "seed from the parameters cell on to lp.begin."
         )
 
 
@@ -182,15 +211,13 @@ class Run:
         """Outside the runner nothing vouches for what an earlier run left in this folder.
 
         Quick trains anew in seconds; elsewhere the engine itself refuses a checkpoint of another
-        configuration.
+        configuration. A folder that the reader chose loses nothing but our own files.
         """
-        import shutil
+        own = self.out.resolve() == self._standard_folder().resolve()
+        clear(self.out, keep_checkpoints=self.preset != "quick", everything=own)
 
-        stale = ["rows.jsonl", "imports.json", "config.json", "training.json"]
-        for file in [*self.out.glob("record.*.json"), *(self.out / name for name in stale)]:
-            file.unlink(missing_ok=True)
-        if self.preset == "quick":
-            shutil.rmtree(self.out / "checkpoints", ignore_errors=True)
+    def _standard_folder(self) -> Path:
+        return job_folder(self.preset, self.paper, self.notebook, self.seed, self.run_id)
 
     def described(self) -> dict[str, Any]:
         """What `config.json` holds; the runner compares it with what it asked for."""
@@ -236,6 +263,7 @@ class Run:
         n: int,
         scale: presets.Scale,
         unit: str = "",
+        seed: int | None = None,
     ) -> float:
         """Records one number of table or figure `id` and returns it.
 
@@ -248,6 +276,7 @@ class Run:
             n: size of the sample behind the interval.
             scale: at which scale the number was made.
             unit: printed after the number.
+            seed: training seed behind the number; None is this run's own.
 
         Raises:
             UnknownName: a metric without a protocol, an id that the ledger does not have.
@@ -260,10 +289,10 @@ class Run:
         entry = {
             "paper": self.paper, "id": id, "row": row, "column": column, "metric": metric,
             "value": float(value), "lo": _float(lo), "hi": _float(hi), "interval": interval,
-            "n": int(n), "unit": unit, "direction": protocol.direction, "seed": self.seed,
+            "n": int(n), "unit": unit, "direction": protocol.direction, "seed": self._seed(seed),
             "scale": presets.as_dict(scale),
         }  # fmt: skip
-        key = ("id", "row", "column", "metric")
+        key = ("id", "row", "column", "metric", "seed")
         if any(all(old[k] == entry[k] for k in key) for old in self.rows):
             raise UserError(f"{id} / {row} / {column} ({metric}) was recorded twice in this run.")
         self.rows.append(entry)
@@ -307,7 +336,34 @@ class Run:
         named = sorted({(r["row"], r["column"], r["metric"]) for r in rows})
         storage.write_json(self.out / "tables" / f"{id}.json", {"id": id, "rows": named})
         self._ids["tables"].append(id)
-        return tables.compare(ledger.load(self.paper), id, rows)
+        book = ledger.load(self.paper)
+        compared = tables.compare(book, id, rows)
+        return tables.View(compared, tables.caption(book, id, rows), tables.common_scale(rows))
+
+    def value(
+        self, id: str, row: str, column: str
+    ) -> tuple[float, float | None, float | None]:
+        """(value, lo, hi) of a recorded number, pooled over the seeds it was recorded for.
+
+        Raises:
+            UnknownName: a row that was not recorded.
+        """
+        found = {(r["row"], r["column"]): r for r in self._visible_rows() if r["id"] == id}
+        entry = presets.named("row", (row, column), found)
+        return entry["value"], entry["lo"], entry["hi"]
+
+    def value(self, id: str, row: str, column: str) -> tuple[float, float | None, float | None]:
+        """(value, lo, hi) of a number recorded in this run; over seeds where it has several.
+
+        Raises:
+            UserError: no such number, or one under several protocols.
+        """
+        place = (id, row, column)
+        found = [r for r in self._visible_rows() if (r["id"], r["row"], r["column"]) == place]
+        found = [r for r in found if r["seed"] is None] or found
+        if len(found) != 1:
+            raise UserError(f"{' / '.join(place)} names {len(found)} recorded numbers, not one.")
+        return found[0]["value"], found[0]["lo"], found[0]["hi"]
 
     def _visible_rows(self) -> list[dict[str, Any]]:
         from latentpapers.runner.pool import pooled
@@ -321,8 +377,7 @@ class Run:
     @property
     def runs(self) -> Path:
         """The folder that holds the jobs of this preset, paper and variant."""
-        standard = job_folder(self.preset, self.paper, self.notebook, self.seed, self.run_id)
-        return standard.parent.parent
+        return self._standard_folder().parent.parent
 
     def rows_of(self, notebook: str) -> list[dict[str, Any]]:
         """The rows that the jobs of another notebook recorded in this preset, all seeds.
@@ -356,24 +411,43 @@ class Run:
 
         Args:
             name: `ours`, or `lag/x4` for another paper's.
-            seed: training seed; None is this run's own, 0 for a notebook that has but one.
+            seed: training seed, None is this run's own. Shipped are `ours_s0.safetensors`, or
+                `ours.safetensors` where there is but one.
 
         Raises:
             Missing: with the command that brings it; Corrupt: not a safetensors file.
         """
         paper, _, name = name.rpartition("/")
-        paper = paper or self.paper
+        paper, seed = paper or self.paper, self._seed(seed)
         if self.preset == "quick":
-            file = paths.checkpoints() / paper / f"{name}.safetensors"
+            folder = paths.checkpoints() / paper
+            of_seed = folder / f"{name}_s{seed}.safetensors"
+            file = of_seed if of_seed.is_file() else folder / f"{name}.safetensors"
             remedy = "a complete checkout holds it: `git checkout -- results/checkpoints`"
         else:
-            job = job_folder(self.preset, paper, TRAINING, self._seed(seed), self.run_id)
+            job = job_folder(self.preset, paper, TRAINING, seed, self.run_id)
             file = job / "checkpoints" / f"{name}.safetensors"
-            remedy = f"train it: `make reproduce PAPER={paper} PRESET={self.preset}`"
+            remedy = f"train it: `make reproduce PAPER={paper} PRESET={self.preset} SEEDS={seed}`"
+            self._check_declared(paper, seed)
         if not file.is_file():
             raise Missing(f"checkpoint {paths.relative(file)} is missing; {remedy}.")
         _check_safetensors(file, remedy)
         return file
+
+    def _check_declared(self, paper: str, seed: int) -> None:
+        """Under the runner a network counts as read only if the plan made this job wait for it."""
+        declared = os.environ.get("LATENTPAPERS_NEEDS")
+        own = paper == self.paper and self.notebook != TRAINING
+        if declared is not None and own and f"{TRAINING}/s{seed}" not in declared.split(","):
+            raise Missing(
+                f"{self.notebook} reads the training of seed {seed}, which is not in this plan; "
+                f"name it: SEEDS={seed}."
+            )
+
+    @property
+    def training_seeds(self) -> tuple[int, ...]:
+        """The seeds whose training this run may read, in order."""
+        return tuple(int(folder.name[1:]) for folder in self._needed(TRAINING))
 
     def _seed(self, seed: int | None) -> int:
         return self.seed if seed is None else seed

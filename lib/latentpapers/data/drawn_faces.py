@@ -23,10 +23,34 @@ from latentpapers import seeds
 from latentpapers.shapes import Images
 
 FACTORS = (
-    "yaw pitch face_width face_height jaw skin_tone hair_colour hair_length hair_volume fringe "
-    "eye_size eye_spacing eye_colour brow_thickness brow_tilt nose_length mouth_width smile "
-    "mouth_open lip_fullness blush glasses beard hat background clothes light"
-).split()
+    "yaw",
+    "pitch",
+    "face_width",
+    "face_height",
+    "jaw",
+    "skin_tone",
+    "hair_colour",
+    "hair_length",
+    "hair_volume",
+    "fringe",
+    "eye_size",
+    "eye_spacing",
+    "eye_colour",
+    "brow_thickness",
+    "brow_tilt",
+    "nose_length",
+    "mouth_width",
+    "smile",
+    "mouth_open",
+    "lip_fullness",
+    "blush",
+    "glasses",
+    "beard",
+    "hat",
+    "background",
+    "clothes",
+    "light",
+)
 """Names of the factors, in the order of the columns; each lives in [0, 1].
 
 yaw 0 looks to the image's left, 1 to its right; pitch 0 looks up; jaw 1 is a pointed chin;
@@ -86,15 +110,18 @@ _LAWS: dict[str, tuple[str, float]] = {
 _PLAN = 256  # images whose one-dimensional parts are computed at once
 _BLOCK = 16  # images painted at once: the working set stays inside a core's cache
 _DRAW = 1024  # factors are drawn in whole blocks, so that row i does not depend on n
+_FAR = -16.0  # masks end at 1e-7: products of smaller ones are denormal, and slow
 _EDGE = 0.5  # width of the sigmoid edge, in pixels
 
 # Rows (in image coordinates) that the features can reach for any factors; checked by a test.
 _ALL_ROWS = (-1.0, 1.0)
+_BACK_ROWS = (-0.8125, 1.0)
+_BUST_ROWS = (0.25, 1.0)
+_HEAD_ROWS = (-0.6875, 0.8125)
 _MOUTH_ROWS = (0.0, 0.75)
 _EYE_ROWS = (-0.5625, 0.375)
-_HAIR_ROWS = (-1.0, 0.875)
+_FRINGE_ROWS = (-0.8125, 0.875)
 _HAT_ROWS = (-1.0, 0.0)
-
 
 
 # Control colours of the Bézier curves that skin, hair and iris follow.
@@ -265,34 +292,44 @@ def _images(factors: Tensor, size: int) -> list[Tensor]:
     plan = [
         (draw, _band(factors, size, rows))
         for draw, rows in (
-            (_behind, _ALL_ROWS),
-            (_lower, _MOUTH_ROWS),
-            (_upper, _EYE_ROWS),
-            (_fringe, _HAIR_ROWS),
+            (_back_hair, _BACK_ROWS),
+            (_bust, _BUST_ROWS),
+            (_head, _HEAD_ROWS),
+            (_mouth, _MOUTH_ROWS),
+            (_eyes, _EYE_ROWS),
+            (_fringe, _FRINGE_ROWS),
             (_hat, _HAT_ROWS),
         )
     ]
     for draw, band in plan:
         draw(band, face)
     stacks = [(band, *_stacked(band, len(factors))) for _, band in plan]
-    full = plan[0][1]
+    full = _band(factors, size, _ALL_ROWS)
     base, light = _background(full, face), _shading(full, face)
-    images = []
+    images, scratch = [], factors.new_empty(0)
     for start in range(0, len(factors), _BLOCK):
         part = slice(start, start + _BLOCK)
         colour, ramp_x, ramp_y = (t[part] for t in base)
         image = colour * torch.addcmul(torch.full_like(ramp_y, 0.8), ramp_x, ramp_y).unsqueeze(1)
         for band, columns, rows in stacks:
-            image = _painted(image, band, columns[:, part], rows[:, part], part)
+            image = _painted(image, band, columns[:, part], rows[:, part], part, scratch)
         images.append(torch.addcmul(image.new_full((1,), -1.0), image, _sum(light, part)))
     return images
 
 
-def _painted(image: Tensor, band: _Band, columns: Tensor, rows: Tensor, part: slice) -> Tensor:
+def _painted(
+    image: Tensor, band: _Band, columns: Tensor, rows: Tensor, part: slice, scratch: Tensor
+) -> Tensor:
     """`image` with the band's layers on it; in place when no gradient is recorded."""
-    masks = dict(zip(band.fields, (columns + rows).sigmoid_().unbind(0)))
-    window = image[:, :, band.rows]
     record = torch.is_grad_enabled()
+    shape = (*columns.shape[:2], rows.shape[2], columns.shape[3])
+    if record:
+        fields = columns + rows
+    else:  # fresh megabytes for every block would cost more than the arithmetic
+        fields = scratch.resize_(max(math.prod(shape), scratch.numel()))[: math.prod(shape)]
+        fields = torch.add(columns, rows, out=fields.view(shape))
+    masks = dict(zip(band.fields, fields.clamp_(min=_FAR).sigmoid_().unbind(0)))
+    window = image[:, :, band.rows]
     for layer in band.layers:
         mask = _mask(layer, masks, part).unsqueeze(1).expand_as(window)
         colour = layer.colour[part].expand_as(window)
@@ -395,7 +432,7 @@ def _step(c: _Band, distance: Tensor) -> Tensor:
 
 
 def _bump(t: Tensor, width: Tensor | float) -> Tensor:
-    return torch.exp(-((t / width) ** 2))
+    return torch.exp(((t / width) ** 2).clamp(max=-_FAR).neg())
 
 
 def _cut(t: Tensor) -> Tensor:
@@ -464,32 +501,45 @@ def _outline(
     return width**2 * (1 - dome + sides - (1 + sides) * _cut((c.y - end + 0.22) / 0.22))
 
 
-def _behind(c: _Band, face: _Face) -> None:
-    """Hair behind the head, clothes, neck, ears, the head and its beard."""
-    f, a, b, hx, hy = face.f, face.a, face.b, face.hx, face.hy
-    skin, hair = _tones(face)
-    width = a + 0.02 + 0.15 * f["hair_volume"]
-    top, end = hy - b - 0.03 - 0.12 * f["hair_volume"], hy + 0.05 + 0.95 * f["hair_length"]
+def _back_hair(c: _Band, face: _Face) -> None:
+    f = face.f
+    volume, length = f["hair_volume"], f["hair_length"]
+    width = face.a + 0.02 + 0.15 * volume
+    top, end = face.hy - face.b - 0.03 - 0.12 * volume, face.hy + 0.05 + 0.95 * length
+    c.shapes(hair=_profile(c, face.hx, _outline(c, face, width, top, end, 0.5 * length), width))
+    c.paint(0.82 * _tones(face)[1], "hair", row=face.hair)
+
+
+def _bust(c: _Band, face: _Face) -> None:
+    """Clothes and neck."""
+    hx, hy = face.hx, face.hy
     neck = 1 - _cut((c.y - 0.66) / 0.18) - 4 * _cut((hy + 0.3 - c.y) / 0.2)
-    v = (c.y - hy) / b
-    chin = 1 - (0.10 + 0.38 * f["jaw"]) * _cut(v)
-    ear, ear_y = (_side(c.x, hx) - 0.98 * a) ** 2, face.fy + 0.06
-    beardless = _ellipse(c, (c.x - face.fx) ** 2, face.fy + 0.02, 0.82 * a, 0.42 * b)
     c.shapes(
-        hair=_profile(c, hx, _outline(c, face, width, top, end, 0.5 * f["hair_length"]), width),
         body=_profile(c, 0.4 * hx, 1.5 * (c.y - 0.70), 0.5),
         collar=_ellipse(c, (c.x - 0.5 * hx) ** 2, hy + 0.66, 0.235, 0.17),
         neck=_profile(c, 0.7 * hx, 0.155**2 * neck, 0.155),
+    )
+    cloth = _hue(face.f["clothes"], 0.52, 0.30, 0.1)
+    c.paint(cloth, "body")
+    c.paint(0.80 * cloth, "collar", "body")
+    c.paint(_tint(_tones(face)[0], 0.80, 0.73, 0.71), "neck")
+
+
+def _head(c: _Band, face: _Face) -> None:
+    """Ears, the head and its beard."""
+    f, a, b, hx = face.f, face.a, face.b, face.hx
+    skin, hair = _tones(face)
+    v = (c.y - face.hy) / b
+    # beyond the chin both factors would be negative and their product a second head
+    chin = 1 - (0.10 + 0.38 * f["jaw"]) * _cut(v.clamp(max=1.2))
+    ear, ear_y = (_side(c.x, hx) - 0.98 * a) ** 2, face.fy + 0.06
+    beardless = _ellipse(c, (c.x - face.fx) ** 2, face.fy + 0.02, 0.82 * a, 0.42 * b)
+    c.shapes(
         ear=_ellipse(c, ear, ear_y, 0.062, 0.105),
         concha=_ellipse(c, ear, ear_y, 0.030, 0.062),
         head=_profile(c, hx, a**2 * (1 - v**2) * chin, a),
         cheek=_outside(beardless, 0.4),
     )
-    cloth = _hue(f["clothes"], 0.52, 0.30, 0.1)
-    c.paint(0.82 * hair, "hair", row=face.hair)
-    c.paint(cloth, "body")
-    c.paint(0.80 * cloth, "collar", "body")
-    c.paint(_tint(skin, 0.80, 0.73, 0.71), "neck")
     c.paint(_tint(skin, 0.94, 0.87, 0.85), "ear")
     c.paint(_tint(skin, 0.80, 0.68, 0.66), "concha")
     c.paint(skin, "head")
@@ -497,12 +547,12 @@ def _behind(c: _Band, face: _Face) -> None:
     c.paint(0.12 * skin + 0.75 * hair, "head", "cheek", row=low * f["beard"])
 
 
-def _lower(c: _Band, face: _Face) -> None:
+def _mouth(c: _Band, face: _Face) -> None:
     """Cheeks, nose and mouth."""
     _nose(c, face)
     f, fx = face.f, face.fx
     skin, hair = _tones(face)
-    centre, arch, size = _mouth(c, face)
+    centre, arch, size = _lips(c, face)
     opened = size["open"]
     stache = 1 - ((c.x - fx) / (1.35 * size["width"])) ** 2
     c.shapes(
@@ -545,7 +595,7 @@ def _nose(c: _Band, face: _Face) -> None:
     c.paint(0.6 * dark, "nostril", row=0.6 * torch.ones_like(x))
 
 
-def _mouth(c: _Band, face: _Face) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
+def _lips(c: _Band, face: _Face) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
     """Centre line by column, arch (1 in the middle, 0 at the corners) and sizes of the mouth."""
     f = face.f
     width = 0.10 + 0.08 * f["mouth_width"] + 0.035 * f["smile"]
@@ -560,7 +610,7 @@ def _mouth(c: _Band, face: _Face) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
     return face.fy + 0.325 + 0.02 * f["smile"] - bend, 1 - u2, size
 
 
-def _upper(c: _Band, face: _Face) -> None:
+def _eyes(c: _Band, face: _Face) -> None:
     """Light on the forehead, eyes, brows and glasses."""
     f, y, left, right = face.f, face.eye_y, face.eye_l, face.eye_r
     skin, hair = _tones(face)

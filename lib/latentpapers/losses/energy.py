@@ -15,7 +15,9 @@ from latentpapers.shapes import Codes, Images, PerImage, Scalar
 
 
 @implements("avae", eq="5")
-def adversarial_discriminator(real: Scalar, fake: Scalar, recovered: Scalar, alpha: float) -> Scalar:
+def adversarial_discriminator(
+    real: Scalar, fake: Scalar, recovered: Scalar, alpha: float
+) -> Scalar:
     """L_dis = L_d - (L_g + alpha L_v): low energy for real images, high for both kinds of fake."""
     return real - (fake + alpha * recovered)
 

@@ -13,7 +13,6 @@ from torch.nn import functional as F
 
 from latentpapers import data, models, paths, seeds
 from latentpapers.errors import UserError
-from latentpapers.nets.digitsnet import DigitsNet
 from latentpapers.shapes import Images, Labels
 
 CHECKPOINT = "metrics/digitsnet"
@@ -40,13 +39,14 @@ def probabilities(images: Images, *, block: int = 500) -> Float[Tensor, "N 10"]:
 def train(path: Path, *, seed: int = 0, epochs: int = 12, batch: int = 64) -> float:
     """Trains the classifier on the 4,000 training digits; writes it; returns its test accuracy."""
     train_set, test_set = (data.load("digits", size=32, split=s) for s in ("train", "test"))
-    net = models.build(_RECIPE).train()
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seeds.derive(seed, "digitsnet"))
+        torch.default_generator.manual_seed(seeds.derive(seed, "digitsnet"))
+        net = models.build(_RECIPE).train()  # its first weights come from the seed too
         _fit(net, data.to_float(train_set.pixels), train_set.labels, epochs, batch, seed)
     accuracy = _accuracy(net.eval(), data.to_float(test_set.pixels), test_set.labels)
     card = {
-        "title": "digit classifier, 32 px", "config": {"data": "digits", "epochs": epochs, "batch": batch},
+        "title": "digit classifier, 32 px",
+        "config": {"data": "digits", "epochs": epochs, "batch": batch},
         "seed": seed, "images": epochs * len(train_set), "test_accuracy": round(accuracy, 4),
         "test_images": len(test_set),
     }  # fmt: skip
@@ -57,9 +57,7 @@ def train(path: Path, *, seed: int = 0, epochs: int = 12, batch: int = 64) -> fl
 _RECIPE = {"net": "digitsnet.DigitsNet", "options": {"width": 24}}
 
 
-def _fit(
-    net: torch.nn.Module, x: Images, y: Labels, epochs: int, batch: int, seed: int
-) -> None:
+def _fit(net: torch.nn.Module, x: Images, y: Labels, epochs: int, batch: int, seed: int) -> None:
     steps = epochs * (len(x) // batch)
     optimizer = torch.optim.AdamW(net.parameters(), lr=3e-3, weight_decay=1e-2)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 3e-3, total_steps=steps)

@@ -22,15 +22,15 @@ class Interval:
     method: str
 
 
-def bootstrap_mean(values: Tensor | np.ndarray, *, resamples: int = 2000, seed: int = 0) -> Interval:
+def bootstrap_mean(
+    values: Tensor | np.ndarray, *, resamples: int = 2000, seed: int = 0
+) -> Interval:
     """Percentile bootstrap of the mean over images.
 
     Raises:
         UserError: fewer than 2 values, or one that is not finite.
     """
-    x = np.asarray(values.detach().cpu() if isinstance(values, Tensor) else values, np.float64)
-    if x.ndim != 1 or len(x) < 2 or not np.isfinite(x).all():
-        raise UserError(f"a bootstrap needs at least 2 finite values in one row, not {x.shape}.")
+    x = _row(values)
     rng = seeds.numpy(seed, "bootstrap", "mean")
     draws = x[rng.integers(0, len(x), (resamples, len(x)))].mean(1)
     lo, hi = np.quantile(draws, [0.025, 0.975])
@@ -40,17 +40,39 @@ def bootstrap_mean(values: Tensor | np.ndarray, *, resamples: int = 2000, seed: 
 def bootstrap_ratio(
     above: Tensor | np.ndarray, below: Tensor | np.ndarray, *, resamples: int = 2000, seed: int = 0
 ) -> Interval:
-    """Ratio of two means; the two samples are resampled independently of each other."""
-    a, b = (np.asarray(v, np.float64) for v in (above, below))
-    if min(len(a), len(b)) < 2 or not (np.isfinite(a).all() and np.isfinite(b).all()):
-        raise UserError("a bootstrap ratio needs at least 2 finite values on each side.")
+    """Ratio of two means; the two samples are resampled independently of each other.
+
+    Raises:
+        UserError: as `bootstrap_mean`, or a denominator whose resampled means reach 0.
+    """
+    a, b = _row(above), _row(below)
     rng = seeds.numpy(seed, "bootstrap", "ratio")
     top = a[rng.integers(0, len(a), (resamples, len(a)))].mean(1)
     bottom = b[rng.integers(0, len(b), (resamples, len(b)))].mean(1)
+    if bottom.min() <= 0 <= bottom.max():
+        raise UserError("a bootstrap ratio needs a denominator whose mean stays away from 0.")
     lo, hi = np.quantile(top / bottom, [0.025, 0.975])
     n = min(len(a), len(b))
     return Interval(float(a.mean() / b.mean()), float(lo), float(hi), n,
                     "bootstrap over images, both samples, 95 %")  # fmt: skip
+
+
+def _row(values: Tensor | np.ndarray) -> np.ndarray:
+    x = values.detach().cpu().double().numpy() if isinstance(values, Tensor) else values
+    x = np.asarray(x, np.float64)
+    if x.ndim != 1 or len(x) < 2 or not np.isfinite(x).all():
+        raise UserError(f"a bootstrap needs at least 2 finite values in one row, not {x.shape}.")
+    return x
+
+
+def _images(x: Tensor) -> Tensor:
+    """Refuses what is surely not (N, C, H, W) in [-1, 1]; unclamped outputs may leave it a bit."""
+    if x.ndim != 4 or not x.is_floating_point() or not x.numel():
+        raise UserError(f"images must be floats (N, C, H, W), not {x.dtype} {tuple(x.shape)}.")
+    peak = float(x.abs().max())
+    if not peak <= 2:  # NaN too
+        raise UserError(f"images must lie in [-1, 1]; the largest magnitude is {peak:.3g}.")
+    return x
 
 
 def gradient_energy(x: Images) -> PerImage:
@@ -61,7 +83,12 @@ def gradient_energy(x: Images) -> PerImage:
 
     Returns:
         (N,), in units of the image range per pixel.
+
+    Raises:
+        UserError: another shape, type or range, or images of a single row or column.
     """
+    if min(_images(x).shape[2:]) < 2:
+        raise UserError("images of a single row or column have no gradient.")
     rows = (x[:, :, 1:] - x[:, :, :-1]).abs().flatten(1).mean(1)
     columns = (x[:, :, :, 1:] - x[:, :, :, :-1]).abs().flatten(1).mean(1)
     return (rows + columns) / 2
@@ -71,7 +98,12 @@ def nearest_distance(x: Images, reference: Images, *, block: int = 256) -> PerIm
     """Root-mean-square distance of each image to its nearest neighbour in `reference`.
 
     Computed block by block; never holds an N x M matrix larger than `block` x M.
+
+    Raises:
+        UserError: another type or range, or images of two sizes.
     """
+    if _images(x).shape[1:] != _images(reference).shape[1:]:
+        raise UserError(f"images of {tuple(x.shape[1:])} and {tuple(reference.shape[1:])} differ.")
     a, b = x.flatten(1).double(), reference.flatten(1).double()
     squares = b.square().sum(1)
     parts = []

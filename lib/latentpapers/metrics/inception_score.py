@@ -20,8 +20,8 @@ class Score:
 
     Attributes:
         value: over all samples at once.
-        lo, hi: percentile bootstrap over images, re-centred on `value`: resampling repeats images,
-            which sharpens p(y) no further and so shifts the mean of the resamples, not their spread.
+        lo, hi: percentile bootstrap over images, re-centred on `value`: resampling repeats
+            images, which makes p(y) less even and so shifts the resamples, but not their spread.
         n: samples.
         method: how the interval was made.
     """
@@ -71,7 +71,9 @@ def _xlogx(x: np.ndarray) -> np.ndarray:
 def _checked(probabilities: Tensor) -> np.ndarray:
     p = np.asarray(probabilities.detach().cpu().double())
     if p.ndim != 2 or len(p) < 2:
-        raise UserError(f"the Inception score needs at least 2 rows of probabilities, not {p.shape}.")
+        raise UserError(
+            f"the Inception score needs at least 2 rows of probabilities, not {p.shape}."
+        )
     # 1e-4: float32 softmax over a thousand classes sums to 1 within that
     if not np.isfinite(p).all() or (p < 0).any() or np.abs(p.sum(1) - 1).max() > 1e-4:
         raise UserError("the Inception score needs probabilities: rows >= 0 that sum to 1.")

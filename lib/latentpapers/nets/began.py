@@ -47,6 +47,11 @@ def _conv(inputs: int, outputs: int) -> list[nn.Module]:
     return [nn.Conv2d(inputs, outputs, 3, padding=1), nn.ELU(inplace=True)]
 
 
+def _widened(x: Tensor) -> Tensor:
+    """fp32 out of an autocast region: codes, images and losses are never bf16."""
+    return x.float() if x.dtype is torch.bfloat16 else x
+
+
 def _initialise(module: nn.Module) -> None:
     if isinstance(module, nn.Conv2d | nn.Linear):
         nn.init.xavier_uniform_(module.weight)
@@ -77,7 +82,7 @@ class Encoder(nn.Module):
         self.apply(_initialise)
 
     def forward(self, x: Images) -> Codes:
-        return self.code(self.features(x).flatten(1)).float()  # codes and losses stay fp32
+        return _widened(self.code(self.features(x).flatten(1)))
 
     def moments(self, x: Images) -> tuple[Codes, Codes]:
         """Mean and log-variance of q(z | x); needs `heads=2`."""
@@ -110,11 +115,13 @@ class Decoder(nn.Module):
 
     def forward(self, z: Codes) -> Images:
         x = self.code(z).view(-1, self.width, BOTTOM, BOTTOM)
-        return self.layers(x.contiguous(memory_format=torch.channels_last)).float()
+        return _widened(self.layers(x.contiguous(memory_format=torch.channels_last)))
 
 
 def seeded(make: Callable[[], nn.Module], generator: torch.Generator) -> nn.Module:
     """`make()` with its initialisation drawn from `generator`, the global stream untouched."""
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(int(torch.randint(2**62, (1,), generator=generator)))
+        # not torch.manual_seed: that would seed the accelerators' streams too
+        number = int(torch.randint(2**62, (1,), generator=generator))
+        torch.default_generator.manual_seed(number)
         return make()

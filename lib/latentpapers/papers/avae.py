@@ -166,8 +166,9 @@ class Step:
         return halved_at(step, tuple(range(every, step + 1, every))) if every else 1.0
 
     def updates(self, batch: Bytes, ctx: Context) -> Iterator[Update]:
-        x = batch.float().div(127.5).sub(1).contiguous(memory_format=torch.channels_last)
-        noise, prior = ctx.noise(self.job.latent), self.prior(ctx)
+        like = next(self.nets["decoder"].parameters())  # fp32; fp64 where a test asks for it
+        x = batch.to(like).div(127.5).sub(1).contiguous(memory_format=torch.channels_last)
+        noise, prior = ctx.noise(self.job.latent).to(like), self.prior(ctx).to(like)
         with ctx.autocast():
             images = self.generate(x, noise, prior)
             terms, critic, pulls = self.judge(x, images)
@@ -190,7 +191,11 @@ class Step:
         if self.method.encoder:
             mean, log_variance = self.nets["encoder"].moments(x)
             z = V.reparameterise(mean, log_variance, noise)
-            out |= {"recovered": self.nets["decoder"](z), "mean": mean, "log_variance": log_variance}
+            out |= {
+                "recovered": self.nets["decoder"](z),
+                "mean": mean,
+                "log_variance": log_variance,
+            }
         return out
 
     def losses(self, x: Images, images: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -248,7 +253,9 @@ class Step:
         zero = x.new_zeros(())
         if not self.method.critic:
             return self.losses(x, images), (), {"encoder": zero, "decoder": zero}
-        leaves = {n: images[n].detach().requires_grad_() for n in ("fake", "recovered") if n in images}
+        leaves = {
+            n: images[n].detach().requires_grad_() for n in ("fake", "recovered") if n in images
+        }
         terms = self.losses(x, images | leaves)
         names, params = list(leaves), self._critic_parameters()
         energies = E.adversarial_generator(terms["L_g"], terms["L_v"], self.job.alpha)
@@ -260,7 +267,9 @@ class Step:
         similar = torch.zeros_like(leaves[moved])
         if self.method.similarity != "none":
             (similar,) = torch.autograd.grad(self.job.beta * terms["L_s"], leaves[moved])
-        decoder = sum(((images[n] * pulls[n]).sum() for n in names), (images[moved] * similar).sum())
+        decoder = sum(
+            ((images[n] * pulls[n]).sum() for n in names), (images[moved] * similar).sum()
+        )
         encoder = (images[moved] * similar).sum() if self.method.encoder else zero
         # the terms with the generator's own graph: L_e and L_n of the undetached images
         own = {"L_e": V.reconstruction(x, images["recovered"])} if self.method.encoder else {}
@@ -319,7 +328,10 @@ def _table(**options: Any) -> dict[str, Training]:
 def _pictures(faces: dict[str, Any], large: dict[str, Any], attributes: dict[str, Any],
               seconds: dict[str, float | None]) -> dict[str, Training]:  # fmt: skip
     runs = {f"faces_{m}": Training(m, **faces) for m in ("avae", "vae", "began")}
-    runs |= {"large_avae": Training("avae", **large), "attributes_avae": Training("avae", **attributes)}
+    runs |= {
+        "large_avae": Training("avae", **large),
+        "attributes_avae": Training("avae", **attributes),
+    }
     return {name: replace(job, seconds=seconds.get(name)) for name, job in runs.items()}
 
 
@@ -343,7 +355,9 @@ _PAPER = {"width": 128, "latent": 64, "lr": 5e-5, "batch": 16, "steps": 300_000}
 
 PRESETS: dict[str, Preset] = {
     "quick": Preset(
-        training={"proof": Training("avae", **_DIGITS, width=8, steps=40, lr=1e-3, gains_scale=100.0)}
+        training={
+            "proof": Training("avae", **_DIGITS, width=8, steps=40, lr=1e-3, gains_scale=100.0)
+        }
     ),
     # 600 s in all: 3 x 50 + 150 + 30 + 50 + 120 + 60 of training, 40 of evaluation
     "gpu": Preset(
@@ -412,7 +426,9 @@ def train(
     return history
 
 
-def export(state: Path, path: Path, job: Training, seed: int, *, only: tuple[str, ...] = ()) -> None:
+def export(
+    state: Path, path: Path, job: Training, seed: int, *, only: tuple[str, ...] = ()
+) -> None:
     """Writes the networks of a training state in half precision, with a card.
 
     Args:
@@ -437,7 +453,10 @@ def recipe(job: Training, name: str) -> dict[str, Any]:
     """How `lp.models.build` makes a network of this run."""
     options = {"size": job.size, "width": job.width, "latent": job.latent, "channels": job.channels}
     kind = "Decoder" if name.endswith("decoder") else "Encoder"
-    return {"net": f"began.{kind}", "options": options | ({"heads": 2} if name == "encoder" else {})}
+    return {
+        "net": f"began.{kind}",
+        "options": options | ({"heads": 2} if name == "encoder" else {}),
+    }
 
 
 def sample(model: models.Model, n: int, seed: int, *, block: int = 250) -> Images:
@@ -449,6 +468,7 @@ def sample(model: models.Model, n: int, seed: int, *, block: int = 250) -> Image
     draw = torch.rand if method.prior == "uniform" else torch.randn
     z = draw(n, latent, generator=g)
     z = z * 2 - 1 if method.prior == "uniform" else z
+    z = z.to(next(model["decoder"].parameters()))
     with torch.no_grad():
         return torch.cat([model["decoder"](part) for part in z.split(block)]).clamp(-1, 1)
 
@@ -470,7 +490,7 @@ def train_from_cli(arguments: list[str]) -> int:
     """
     import argparse
 
-    parser = argparse.ArgumentParser("latentpapers train avae")
+    parser = argparse.ArgumentParser("latentpapers train avae", allow_abbrev=False)
     parser.add_argument("--run", required=True)
     parser.add_argument("--preset", default="shipped", choices=["shipped", *PRESETS])
     parser.add_argument("--seed", type=int, default=0)
@@ -478,13 +498,14 @@ def train_from_cli(arguments: list[str]) -> int:
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--processes", type=int, default=1)
     parser.add_argument("--set", action="append", default=[], metavar="FIELD=VALUE")
+    outer = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    outer.add_argument("--processes", type=int, default=1)
+    rest = outer.parse_known_args(arguments)[1]  # what each process gets
     args = parser.parse_args(arguments)
     table = SHIPPED if args.preset == "shipped" else PRESETS[args.preset].training
     job = config.resolve(config.named("run", args.run, table), config.parse(args.set))
     if args.processes > 1:
-        again = [a for a in arguments if not a.startswith("--processes")]
-        again = again[:-1] if again and again[-1] == str(args.processes) else again
-        distributed.launch(["-m", "latentpapers", "train", "avae", *again], args.processes)
+        distributed.launch(["-m", "latentpapers", "train", "avae", *rest], args.processes)
         return 0
     train(job, seed=args.seed, path=args.out / f"{args.run}_s{args.seed}.safetensors",
           device=args.device, group=distributed.join(), progress=print_progress)  # fmt: skip

@@ -26,14 +26,17 @@ from latentpapers.report.tables import NOTHING, markdown_row
 _MARKER = ".latentpapers-gallery"
 _CODE = re.compile(r"(`[^`]+`|\$[^$]+\$)")
 _SPECIAL = re.compile(r"([\\`*_{}\[\]<>#|~^$@])")
+_PICTURE = re.compile(r"(?:\.\./)+results/[\w./-]+\.(?:png|jpg|svg)")
+_LEDGER = re.compile(r"\]\(ledger/(claims|equations|errata|figures|values)\.yaml\)")
 _TITLES = {
     "lag": "LAG: a latent adversarial generator",
     "lsrgan": "LSRGAN: latent space regularization",
     "lrc_i2i": "LRC-I2I: low resolution conditioning",
     "diamond": "Diamond in the rough: traversing the latent space",
     "avae": "AVAE: adversarial training of variational auto-encoders",
+    "across": "Across the papers",
+    "metrics": "How the metrics were calibrated",
 }
-_NOTEBOOKS = ("start_here", "1_derivation", "2_training", "3_tables", "4_figures", "5_explore")
 _LEGEND = (
     ("held", "held", "our interval supports the claim"),
     ("failed", "did not hold", "our interval contradicts it"),
@@ -114,8 +117,10 @@ def _write(folder: Path, site: Mapping[str, str | bytes | Path]) -> None:
 def _site(presets: tuple[str, ...], base: Path | None) -> dict[str, str | bytes | Path]:
     """All sources, path -> content (a Path is copied)."""
     site: dict[str, str | bytes | Path] = {"index.md": _front(presets, base)}
+    start = paths.root() / "notebooks" / "start_here.ipynb"
+    site |= _notebook(start, "") if start.is_file() else {}
     modules: set[str] = set()
-    for paper in sources.papers():
+    for paper in (*sources.papers(), *sources.others()):
         book = sources.ledger(paper)
         site |= _notebooks(paper)
         found = [r for p in presets if (r := sources.results(paper, p, base)) is not None]
@@ -141,7 +146,8 @@ def _front(presets: tuple[str, ...], base: Path | None) -> str:
     judged = {p: sources.judged(p, base, presets) for p in sources.papers()}
     cards = "\n".join(_card(paper, entries) for paper, entries in judged.items())
     legend = " ".join(f"{_chip(text, kind)}: {says}." for kind, text, says in _LEGEND)
-    toc = "\n".join(f"{paper}/index" for paper in judged)
+    start = ["start_here"] * (paths.root() / "notebooks" / "start_here.ipynb").is_file()
+    toc = "\n".join([*start, *(f"{name}/index" for name in (*judged, *sources.others()))])
     every = [(paper, j) for paper, entries in judged.items() for j in entries]
     return f"""# Latent Papers: what held, and what did not
 
@@ -199,7 +205,7 @@ def _card(paper: str, entries: list[sources.Judged]) -> str:
 def _claims(entries: Iterable[tuple[str, sources.Judged]], link: bool = False) -> str:
     lines = []
     for paper, j in entries:
-        name = f"[{esc(j.claim.id)}]({paper}/index.md)" if link else esc(j.claim.id)
+        name = f"[{esc(j.claim.id)}]({paper}/index.md)" if link else f"[{esc(j.claim.id)}]{{.id}}"
         chip = _chip(j.text, j.kind)
         where = esc(j.claim.where)
         lines.append([name, f"{esc(j.claim.text)} ({where})", chip, j.preset, esc(j.sentence)])
@@ -219,7 +225,9 @@ def _paper(
     paper: str, book: Any, found: list[sources.Results], pages: list[str], base: Path | None
 ) -> str:
     title = esc(_TITLES.get(paper, paper))
-    if book is None:
+    if book is None and paper in sources.others():
+        body = "Notebooks that belong to no single paper."
+    elif book is None:
         body = f"{_chip('todo', 'todo')} The ledger of this paper is not written yet."
     else:
         presets = tuple(r.preset for r in found)
@@ -466,10 +474,32 @@ def _errata(book: Any) -> str:
 # --- notebooks -------------------------------------------------------------------------------
 
 
-def _notebooks(paper: str) -> dict[str, bytes]:
-    folder = paths.root() / "notebooks" / paper
-    files = [folder / f"{name}.ipynb" for name in _NOTEBOOKS]
-    return {f"{paper}/{f.name}": _offline(f) for f in files if f.is_file()}
+def _notebooks(paper: str) -> dict[str, str | bytes | Path]:
+    site: dict[str, str | bytes | Path] = {}
+    for file in sorted((paths.root() / "notebooks" / paper).glob("*.ipynb")):
+        site |= _notebook(file, f"{paper}/")
+    return site
+
+
+def _notebook(file: Path, folder: str) -> dict[str, str | bytes | Path]:
+    """The page of a notebook, and the checkout's pictures that its text shows (`linked/`)."""
+    linked: dict[str, str | bytes | Path] = {}
+
+    def moved(match: re.Match[str]) -> str:
+        picture = (file.parent / match[0]).resolve()
+        if not picture.is_file() or not picture.is_relative_to(paths.root()):
+            return match[0]
+        name = f"linked/{picture.relative_to(paths.root()).as_posix()}"
+        linked[folder + name] = picture
+        return name
+
+    # A ledger's file is no page here, but its content has one.
+    page = _LEDGER.sub(_ledger_page, _PICTURE.sub(moved, _offline(file).decode()))
+    return {f"{folder}{file.name}": page, **linked}
+
+
+def _ledger_page(match: re.Match[str]) -> str:
+    return f"]({match[1] if match[1] in ('equations', 'errata') else 'index'}.md)"
 
 
 def _offline(path: Path) -> bytes:

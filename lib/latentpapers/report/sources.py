@@ -105,14 +105,14 @@ def results(paper: str, preset: str, base: Path | None = None) -> Results | None
 
 
 def ledger(paper: str) -> Any:
-    """The paper's ledger, or None where it is not written yet.
+    """The paper's ledger; None where it is not written yet, and for what is no paper.
 
     Raises:
         LedgerError: a ledger that exists and is wrong.
     """
     from latentpapers import ledger as books
 
-    if not all(file.is_file() for file in books.files(paper)):
+    if paper not in books.papers() or not all(file.is_file() for file in books.files(paper)):
         return None
     return books.load(paper)
 
@@ -122,6 +122,12 @@ def papers() -> list[str]:
     from latentpapers import ledger as books
 
     return books.papers()
+
+
+def others() -> list[str]:
+    """Folders of notebooks that belong to no single paper (comparisons, calibration)."""
+    found = {p.parent.name for p in (paths.root() / "notebooks").glob("*/*.ipynb")}
+    return sorted(found - set(papers()))
 
 
 def presets(paper: str, base: Path | None = None) -> list[str]:

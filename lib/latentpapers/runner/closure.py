@@ -14,7 +14,7 @@ from latentpapers.errors import UserError
 
 PACKAGE = "latentpapers"
 LIBRARY = Path(__file__).resolve().parent.parent
-_DATA = (".yaml", ".yml", ".json", ".npz", ".csv", ".txt")
+_CODE = (".py", ".pyc", ".pyi")
 
 
 def closure(sources: Iterable[str], extra: Iterable[str] = (), library: Path = LIBRARY) -> set[str]:
@@ -59,7 +59,16 @@ def _files(name: str, library: Path) -> Iterator[tuple[Path, str]]:
 
 
 def _data_files(folder: Path) -> list[Path]:
-    return [f for f in folder.iterdir() if f.suffix in _DATA and f.is_file()]
+    """What a package carries besides code, in folders that are no packages of their own too."""
+    found: list[Path] = []
+    for entry in folder.iterdir():
+        if entry.is_file() and entry.suffix not in _CODE:
+            found.append(entry)
+        elif (
+            entry.is_dir() and entry.name != "__pycache__" and not (entry / "__init__.py").exists()
+        ):
+            found += _data_files(entry)
+    return found
 
 
 def _modules_of(file: Path, package: str, library: Path) -> tuple[str, ...]:
@@ -85,10 +94,27 @@ def _modules(source: str, package: str, library: Path, name: str = "a code cell"
             out |= _resolve(target, library)
             if local:
                 bound[local] = target
+    bound |= _renamed(tree, bound)
     chains = (_chain(node) for node in ast.walk(tree) if isinstance(node, ast.Attribute))
     for root, attributes in filter(None, chains):
         if root in bound:
             out |= _resolve(".".join([bound[root], *attributes]), library)
+    return out
+
+
+def _renamed(tree: ast.AST, bound: dict[str, str]) -> dict[str, str]:
+    """Names given to modules by assignment: `losses = lp.losses`, pairwise for tuples."""
+    out: dict[str, str] = {}
+    for node in ast.walk(tree):
+        if not isinstance(node, ast.Assign) or len(node.targets) != 1:
+            continue
+        left, right = node.targets[0], node.value
+        both = isinstance(left, ast.Tuple) and isinstance(right, ast.Tuple)
+        pairs = zip(left.elts, right.elts) if both else [(left, right)]  # type: ignore[attr-defined]
+        for target, value in pairs:
+            chain = _chain(value) if isinstance(value, ast.Attribute) else None
+            if isinstance(target, ast.Name) and chain and chain[0] in bound:
+                out[target.id] = ".".join([bound[chain[0]], *chain[1]])
     return out
 
 

@@ -217,7 +217,7 @@ def compare(folder: Path, files: dict[str, bytes]) -> Comparison:
     """New results (as `distil` makes them) against those in `folder`."""
     result = Comparison()
     old = {_key(r): r for r in storage.read_jsonl(folder / "metrics.jsonl")}
-    new = {_key(r): r for r in map(json.loads, files["metrics.jsonl"].decode().splitlines())}
+    new = {_key(r): r for r in map(json.loads, files["metrics.jsonl"].split(b"\n")[:-1])}
     for key in sorted(old.keys() | new.keys(), key=str):
         name = " / ".join(str(part) for part in key)
         getattr(result, _verdict(old.get(key), new.get(key))).append(name)

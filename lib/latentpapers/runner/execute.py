@@ -17,7 +17,7 @@ from typing import Any
 
 from latentpapers import paths, storage
 from latentpapers.errors import Missing, UserError
-from latentpapers.notebook import LIBRARY
+from latentpapers.notebook import LIBRARY, clear
 from latentpapers.runner import scrub, supervise
 from latentpapers.runner.cells import read_notebook
 from latentpapers.runner.parameters import injected, parameters
@@ -48,7 +48,7 @@ def run(job: Job, plan: Plan, *, force: bool = False) -> Path:
     _check_needs(job, plan)
     notebook = read_notebook(job.source)
     name = paths.relative(job.source)
-    asked = {"preset": job.preset, "seed": job.seed, "run_id": job.run_id}
+    asked = {"preset": job.preset, "seed": job.seed}
     if job.device != "auto":  # else the notebook's own default stands
         asked["device"] = job.device
     values = injected(asked, json.loads(job.overrides), notebook, name)
@@ -69,27 +69,21 @@ def _prepare(job: Job, plan: Plan, interrupted: bool) -> None:
     They must have been made under the same training key. Quick resumes an interrupted run alone,
     so that its outputs are always those of a whole run.
     """
-    stale = ["failed.ipynb", "executed.ipynb", "rows.jsonl", "imports.json", "config.json"]
-    for old in [*job.folder.glob("record.*.json"), *(job.folder / name for name in stale)]:
-        old.unlink(missing_ok=True)
-    for name in ("figures", "tables"):
-        shutil.rmtree(job.folder / name, ignore_errors=True)
     note, key = job.folder / "training.json", {"key": plan.training_key(job)}
     same = note.is_file() and json.loads(note.read_text()) == key
-    if not same or (job.preset == "quick" and not interrupted):
-        _supersede(job.folder / "checkpoints", keep=job.preset != "quick")
+    resumes = same and (job.preset != "quick" or interrupted)
+    if not resumes and job.preset != "quick":
+        _supersede(job.folder / "checkpoints")
+    clear(job.folder, keep_checkpoints=resumes)
     storage.write_json(note, key)
 
 
-def _supersede(checkpoints: Path, *, keep: bool) -> None:
-    """Puts checkpoints of other code aside; the set before them goes."""
+def _supersede(checkpoints: Path) -> None:
+    """Puts checkpoints of other code aside, hours of work perhaps; the set before them goes."""
     if checkpoints.is_dir():
         aside = checkpoints.with_name("superseded")
         shutil.rmtree(aside, ignore_errors=True)
-        if keep:
-            checkpoints.rename(aside)
-        else:
-            shutil.rmtree(checkpoints)
+        checkpoints.rename(aside)
 
 
 def _check_needs(job: Job, plan: Plan) -> None:
@@ -161,6 +155,7 @@ def environment(job: Job, scratch: Path) -> dict[str, str]:
         "LATENTPAPERS_ROOT": str(paths.root()),
         "LATENTPAPERS_OUT": str(paths.results()),
         "LATENTPAPERS_JOB": job.id,
+        "LATENTPAPERS_RUN_ID": job.run_id,
         "LATENTPAPERS_NEEDS": ",".join(job.needs),
     }
 

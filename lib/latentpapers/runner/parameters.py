@@ -13,7 +13,6 @@ from latentpapers.runner.cells import code_cells, python_only
 
 MAX_PARAMETERS = 8
 _FIXED = ("preset", "seed")
-_OPTIONAL = {"run_id": ""}
 
 
 def parameters(notebook: dict[str, Any], name: str = "the notebook") -> dict[str, Any]:
@@ -65,7 +64,7 @@ def injected(
     """The parameters that differ from the notebook's defaults, checked by name and type.
 
     Args:
-        asked: preset, seed, run_id, and device if one was asked for.
+        asked: preset, seed, and device if one was asked for.
         overrides: one spelled as a parameter of the notebook sets that; all others go, dotted, to
             the preset through the parameter `overrides`.
         notebook: the notebook as JSON.
@@ -80,8 +79,6 @@ def injected(
     asked = asked | own | ({"overrides": rest} if rest else {})
     values: dict[str, Any] = {}
     for key, value in asked.items():
-        if key not in defaults and _OPTIONAL.get(key) == value:
-            continue
         if key not in defaults:
             raise UnknownName(f"parameter of {name}:", key, defaults)
         checked = config.typed(key, value, type(defaults[key]))

@@ -186,7 +186,11 @@ def _overrides(request: Request, group: str) -> dict[str, dict[str, Any]]:
             raise UnknownName("parameter", name, known)
     changes = longer | request.overrides
     config.resolve(preset, {k: v for k, v in changes.items() if k in fields})
-    return {n: {k: v for k, v in changes.items() if k in fields | own[n]} for n in own}
+    taking = {n: own[n] | (fields if "overrides" in own[n] else set()) for n in own}
+    for name in changes:
+        if not any(name in names for names in taking.values()):
+            raise UserError(f"no notebook of {group} has a parameter `overrides` for {name!r}.")
+    return {n: {k: v for k, v in changes.items() if k in taking[n]} for n in own}
 
 
 def _longer(preset: Any, request: Request, group: str) -> dict[str, float]:
@@ -302,9 +306,10 @@ class Plan:
         if job.notebook == TRAINING and job.preset != "quick":
             # What is claimed about a result does not change the training that made it.
             found = [f for f in found if f.stem not in ("claims", "errata")]
+        shipped = paths.checkpoints()
+        own = (root / "notebooks" / job.paper / "ledger").is_dir()
+        found += (shipped / "metrics").rglob("*.safetensors")  # feature networks of measurements
         if job.preset == "quick":
-            shipped = paths.checkpoints()
-            own = (root / "notebooks" / job.paper / "ledger").is_dir()
             found += (shipped / job.paper if own else shipped).rglob("*.safetensors")
             if job.notebook.startswith(_FROM_RESULTS) or not own:
                 found += (root / "results").glob(f"[gp]*/{job.paper if own else '*'}/metrics.jsonl")
@@ -322,24 +327,40 @@ def _by_name(paper: str) -> list[str]:
     return [f"{PACKAGE}.papers.{paper}"] if exists else []
 
 
-def data_hashes(job: Job) -> dict[str, str]:
-    """The packed data found on this machine, by name: hash of each pack's header.
-
-    Which of them a job reads is known only when it runs, so outside quick all packs that the
-    paper's room or the job names in its source count.
-    """
+def data_packs(job: Job) -> dict[str, Path]:
+    """The packed data on this machine that a job may read: those that its notebook, its paper's
+    room or its overrides name."""
     named = _words(LIBRARY / "papers" / f"{job.paper}.py") | _words(job.source)
-    packs = {f.stem: f for d in paths.data_dirs() if d.is_dir() for f in sorted(d.glob("*.pack"))}
-    return {f"data {n}": _pack_hash(f) for n, f in packs.items() if n in named}
+    named |= set(_WORD.findall(job.overrides))
+    found: dict[str, Path] = {}
+    for folder in reversed(paths.data_dirs()):
+        if folder.is_dir():
+            found |= {f.stem: f for f in sorted(folder.iterdir()) if f.is_file()}
+    return {name: file for name, file in found.items() if name in named}
+
+
+def data_hashes(job: Job) -> dict[str, str]:
+    """A hash of each of `data_packs`: of its size, its first and its last MiB.
+
+    A pack's index with the hashes of all images lies at one of its ends, so this is enough and
+    does not read gigabytes for every plan.
+    """
+    return {f"data {name}": _pack_hash(file) for name, file in data_packs(job).items()}
+
+
+_WORD = re.compile(r"[\w-]+")
 
 
 def _words(file: Path) -> set[str]:
-    return set(re.findall(r"[\w-]+", file.read_text())) if file.is_file() else set()
+    return set(_WORD.findall(file.read_text())) if file.is_file() else set()
 
 
 def _pack_hash(file: Path) -> str:
-    state = file.stat()
-    return storage.sha256(f"{file.name}:{state.st_size}".encode())
+    size = file.stat().st_size
+    with file.open("rb") as stream:
+        first = stream.read(2**20)
+        stream.seek(max(0, size - 2**20))
+        return storage.sha256(str(size).encode() + first + stream.read())
 
 
 # --- predictions ----------------------------------------------------------------------------

@@ -45,12 +45,16 @@ class Context:
     def noise(self, *shape: int) -> Tensor:
         """This micro-batch's rows of N(0, 1) noise drawn for the whole step: (rows, *shape)."""
         g = self.generator()
-        return torch.randn(self.batch, *shape, generator=g, device=self.device)[self.start : self.stop]
+        return torch.randn(self.batch, *shape, generator=g, device=self.device)[
+            self.start : self.stop
+        ]
 
     def uniform(self, *shape: int) -> Tensor:
         """The same for U(0, 1)."""
         g = self.generator()
-        return torch.rand(self.batch, *shape, generator=g, device=self.device)[self.start : self.stop]
+        return torch.rand(self.batch, *shape, generator=g, device=self.device)[
+            self.start : self.stop
+        ]
 
     def log(self, **terms: Tensor) -> None:
         """Terms to average, record and watch for NaN: 0-d tensors, means over the micro-batch."""

@@ -1,17 +1,18 @@
 """The training loop: groups of simultaneous updates, exact resume, one process or many."""
 
+import contextlib
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, NoReturn, Protocol
 
 import torch
 from torch import Tensor, nn
 
 from latentpapers import config as configs
-from latentpapers.errors import ConfigMismatch, Diverged, UserError
-from latentpapers.seeds import generator
+from latentpapers.errors import ConfigMismatch, Diverged, UnknownName, UserError
+from latentpapers.seeds import derive, generator
 from latentpapers.shapes import Bytes
 from latentpapers.train import checkpoint
 from latentpapers.train.context import Context, Sampler, flipped
@@ -30,6 +31,7 @@ class Given:
     gradients: tuple[Tensor, ...]
 
 
+PRECISIONS = ("fp32", "bf16")
 Update = dict[str, Tensor | Given]  # simultaneous updates: optimiser name -> its loss
 
 
@@ -51,10 +53,17 @@ class Task(Protocol):
         """Yields groups of simultaneous losses; resumes after the engine has stepped them."""
 
     def before_step(self, step: int, images: int) -> float:
-        """Called first in every step: grows networks, returns the learning-rate factor."""
+        """Called first in every step: grows networks, returns the learning-rate factor.
+
+        Growing means that more levels take part: every parameter exists from the start, so that
+        optimisers and checkpoints know it. Those that do not take part yet are not updated.
+        """
 
     def after_step(self, terms: dict[str, Tensor]) -> None:
-        """Called last in every step with the logged terms, averaged over the whole batch."""
+        """Called last in every step with the logged terms, averaged over the whole batch.
+
+        It may add terms of its own.
+        """
 
     def state_dict(self) -> dict[str, Any]:
         """State beyond networks and optimisers (a controller), of tensors and JSON values."""
@@ -76,7 +85,7 @@ class Fit:
         save_every: steps between checkpoints; 0: at the end alone.
         flip: mirror half of the images.
         precision: fp32 | bf16.
-        compile: `torch.compile` the task's forward pass.
+        compile: `torch.compile` the task's method `forward`; an error if it has none.
     """
 
     steps: int
@@ -108,9 +117,11 @@ class _Run:
     history: History
     step: int = 0
     seconds: float = 0.0
-    sums: dict[str, Tensor] | None = None
+    sums: dict[str, Tensor] = field(default_factory=dict)
+    counts: dict[str, int] = field(default_factory=dict)  # a lazy term is not there every step
     saved: int = 0
     rates: dict[str, list[float]] | None = None
+    clock: float = 0.0  # when `seconds` was last brought up to date
 
 
 def fit(
@@ -133,7 +144,7 @@ def fit(
         plan: how long and in what pieces.
         seed: decides the order of the images, flips and noise.
         config: everything that decides the result, stored in the checkpoint. Resuming under
-            another one is refused; `steps`, `seconds` and the intervals may grow.
+            another one is refused; `steps`, `seconds` and `save_every` may change.
         path: the checkpoint (`.safetensors`); None keeps nothing.
         device: cpu, cuda, ...
         group: the processes that share the work.
@@ -144,49 +155,77 @@ def fit(
 
     Raises:
         ConfigMismatch: `path` was written under another configuration.
-        Diverged: a term became NaN or infinite; `path` still holds the last good state.
+        Diverged: a term or a network became NaN or infinite; `path` still holds the last good
+            state.
+        UserError: a plan that cannot be carried out.
     """
     run = _prepare(task, data, plan, seed, config, path, torch.device(device), group or single())
     if path is not None and Path(path).exists():
         _restore(run)
-    clock, logged = time.perf_counter(), run.step
-    stop = plan.seconds is not None and run.seconds >= plan.seconds
+    _loop(run, progress)
+    return run.history
+
+
+def _loop(run: _Run, progress: Callable[..., None] | None) -> None:
+    plan, logged, before = run.plan, run.step, run.seconds
+    run.clock, stop = time.perf_counter(), _late(run)
     while run.step < plan.steps and not stop:
         _one_step(run)
         run.step += 1
         last = run.step == plan.steps
         if run.step % plan.log_every == 0 or last:
-            now = time.perf_counter()
-            run.seconds, rate = run.seconds + now - clock, (run.step - logged) * plan.batch / max(now - clock, 1e-9)
-            clock, logged = now, run.step
+            _tick(run)
             row = _log(run)
+            rate = (run.step - logged) * plan.batch / max(run.seconds - before, 1e-9)
+            logged, before = run.step, run.seconds
             if progress and run.group.rank == 0:
                 progress(run.step, plan.steps, row, rate)
-            late = plan.seconds is not None and run.seconds >= plan.seconds
-            stop = run.group.any(late, run.device)
+            stop = run.group.any(_late(run), run.device)
         if last or stop or (plan.save_every and run.step % plan.save_every == 0):
+            _tick(run)
             _save(run)
-    return run.history
+
+
+def _tick(run: _Run) -> None:
+    """Adds the time since the last call to the run's."""
+    now = time.perf_counter()
+    run.seconds, run.clock = run.seconds + now - run.clock, now
+
+
+def _late(run: _Run) -> bool:
+    return run.plan.seconds is not None and run.seconds >= run.plan.seconds
 
 
 def _prepare(
     task: Task, data: Bytes, plan: Fit, seed: int, config: Any, path: Path | None,
     device: torch.device, group: Group,
 ) -> _Run:  # fmt: skip
-    shards = group.world * plan.micro
-    if plan.batch % shards:
-        raise UserError(f"batch {plan.batch} does not divide into {shards} equal shards.")
-    if data.dtype != torch.uint8:
-        raise UserError(f"training images must be uint8, not {data.dtype}.")
+    _refuse_impossible(task, data, plan, group)
     for net in task.nets.values():
         net.to(device, memory_format=torch.channels_last)
-    if plan.compile and hasattr(task, "forward"):
+    if plan.compile:
         task.forward = torch.compile(task.forward)
     averages = {name: _average(task.nets[name], decay) for name, decay in task.ema.items()}
     return _Run(
         task, data.to(device), plan, seed, configs.as_dict(config), path and Path(path), group,
         device, task.optimizers(), averages, Sampler(len(data), plan.batch, seed), History(),
     )  # fmt: skip
+
+
+def _refuse_impossible(task: Task, data: Bytes, plan: Fit, group: Group) -> None:
+    for name in ("steps", "batch", "micro", "log_every"):
+        if getattr(plan, name) < 1:
+            raise UserError(f"{name} must be at least 1, not {getattr(plan, name)}.")
+    shards = group.world * plan.micro
+    if plan.batch % shards:
+        raise UserError(f"batch {plan.batch} does not divide into {shards} equal shards.")
+    if data.dtype != torch.uint8 or data.ndim != 4 or not len(data):
+        what = f"{data.dtype} of shape {tuple(data.shape)}"
+        raise UserError(f"training images must be uint8, (N, C, H, W) with N >= 1, not {what}.")
+    if plan.precision not in PRECISIONS:
+        raise UnknownName("precision", plan.precision, PRECISIONS)
+    if plan.compile and not hasattr(task, "forward"):
+        raise UserError("this training has no compiled form; leave `compile` off.")
 
 
 def _average(net: nn.Module, decay: float) -> nn.Module:
@@ -204,16 +243,28 @@ def _one_step(run: _Run) -> None:
         batch = flipped(batch, (torch.rand(len(batch), generator=g) < 0.5).to(run.device))
     contexts = _contexts(run)
     streams = [run.task.updates(batch[c.start : c.stop], c) for c in contexts]
-    while True:
-        losses = [next(stream, None) for stream in streams]
-        if losses[0] is None:
-            break
-        _apply(run, losses)
+    with _layers_seeded(run):
+        while (losses := [next(stream, None) for stream in streams])[0] is not None:
+            _apply(run, losses)
     terms = _mean_terms(run, contexts)
     run.task.after_step(terms)
-    run.sums = {k: run.sums[k] + v for k, v in terms.items()} if run.sums else terms
+    for name, value in terms.items():
+        run.sums[name] = run.sums[name] + value if name in run.sums else value
+        run.counts[name] = run.counts.get(name, 0) + 1
     for name, average in run.averages.items():
         average.update_parameters(run.task.nets[name])
+
+
+@contextlib.contextmanager
+def _layers_seeded(run: _Run) -> Iterator[None]:
+    """Dropout draws from torch's own stream: lends it one that depends on (seed, step) alone."""
+    cuda = run.device.type == "cuda"
+    number = derive(run.seed, "layers", run.step, run.group.rank)
+    with torch.random.fork_rng([run.device] if cuda else []):
+        torch.default_generator.manual_seed(number)
+        if cuda:
+            torch.cuda.manual_seed(number)
+        yield
 
 
 def _contexts(run: _Run) -> list[Context]:
@@ -248,7 +299,7 @@ def _apply(run: _Run, losses: list[Update]) -> None:
                 if isinstance(loss, Given)
                 else torch.autograd.grad(loss, params, retain_graph=left > 0, allow_unused=True)
             )
-            for param, grad in zip(params, grads):
+            for param, grad in zip(params, grads, strict=True):
                 if grad is not None:
                     grad = grad / len(losses)
                     param.grad = grad if param.grad is None else param.grad + grad
@@ -273,36 +324,56 @@ def _mean_terms(run: _Run, contexts: list[Context]) -> dict[str, Tensor]:
 
 def _log(run: _Run) -> dict[str, float]:
     """Averages since the last row. NaN and infinity survive a sum, so none is missed."""
-    since = run.step - (run.history.steps()[-1] if run.history.rows else 0)
-    values = {name: float(total) / since for name, total in (run.sums or {}).items()}
+    values = {name: float(total) / run.counts[name] for name, total in run.sums.items()}
     bad = [name for name, value in values.items() if value - value != 0]
     if bad:
-        kept = f"the last good checkpoint, of step {run.saved}, is {run.path}" if run.saved else "no checkpoint was written yet"
-        first = run.step - since + 1
-        raise Diverged(
-            f"training diverged: term {bad[0]!r} is {values[bad[0]]} between steps {first} and {run.step}; "
-            f"{kept}. Lower the learning rate or restart from it."
-        )
+        _diverged(run, f"term {bad[0]!r} is {values[bad[0]]}")
     run.history.add(run.step, values)
-    run.sums = None
+    if run.step % run.plan.log_every == 0:  # else the last row, which a longer run does not have
+        run.sums, run.counts = {}, {}
     return values
 
 
+def _diverged(run: _Run, what: str) -> NoReturn:
+    kept = f"the last good checkpoint, of step {run.saved}, is {run.path}"
+    rows = [step for step in run.history.steps() if step < run.step]
+    raise Diverged(
+        f"training diverged: {what} between steps {rows[-1] + 1 if rows else 1} and {run.step}; "
+        f"{kept if run.saved else 'no checkpoint was written yet'}. "
+        "Lower the learning rate or restart from it."
+    )
+
+
+def _refuse_spoilt(run: _Run) -> None:
+    """A checkpoint of NaN must not replace a good one; all processes see the same values."""
+    for name, value in run.sums.items():
+        if not bool(value.isfinite()):
+            _diverged(run, f"term {name!r} is {float(value)}")
+    for name, net in run.task.nets.items():
+        finite = [p.isfinite().all() for p in net.parameters()]
+        if finite and not bool(torch.stack(finite).all()):
+            _diverged(run, f"network {name!r} came to hold NaN or infinity")
+
+
 def _save(run: _Run) -> None:
+    _refuse_spoilt(run)
     if run.path is None or run.group.rank != 0:
         return
-    if run.sums and not all(bool(v.isfinite()) for v in run.sums.values()):
-        _log(run)  # raises, and the good checkpoint stays
     optimizers = {name: optimizer.state_dict() for name, optimizer in run.optimizers.items()}
+    every = run.plan.log_every
+    history = History(run.history.terms, [r for r in run.history.rows if r[0] % every == 0])
     state = {
         "step": run.step, "seconds": run.seconds, "seed": run.seed,
         "nets": {name: net.state_dict() for name, net in run.task.nets.items()},
         "optimizers": optimizers, "rates": run.rates,
         "ema": {name: average.state_dict() for name, average in run.averages.items()},
-        "task": run.task.state_dict(), "history": run.history.state_dict(), "sums": run.sums,
+        "task": run.task.state_dict(), "history": history.state_dict(),
+        "sums": run.sums, "counts": run.counts,
     }  # fmt: skip
-    about = {"config": run.config, "seed": run.seed, "plan": configs.as_dict(run.plan), "step": run.step,
-             "images": run.step * run.plan.batch, "seconds": round(run.seconds, 1)}  # fmt: skip
+    about = {
+        "config": run.config, "seed": run.seed, "plan": configs.as_dict(run.plan),
+        "step": run.step, "images": run.step * run.plan.batch, "seconds": round(run.seconds, 1),
+    }  # fmt: skip
     checkpoint.save(run.path, state, about=about)
     run.saved = run.step
 
@@ -313,21 +384,37 @@ _GROWING = {"steps", "seconds", "save_every"}  # a longer run is the same run
 def _restore(run: _Run) -> None:
     about = checkpoint.header(run.path)
     _refuse_other(run, about)
-    state = checkpoint.load(run.path, device=run.device)
+    state = checkpoint.load(run.path)  # on the CPU: Adam keeps its step counts there
     for name, net in run.task.nets.items():
         net.load_state_dict(state["nets"][name])
     for name, optimizer in run.optimizers.items():
         optimizer.load_state_dict(state["optimizers"][name])
+        _match_layout(optimizer)
     for name, average in run.averages.items():
         average.load_state_dict(state["ema"][name])
     run.task.load_state_dict(state["task"])
     run.history = History.from_state(state["history"])
-    run.step, run.seconds, run.rates, run.sums = state["step"], state["seconds"], state["rates"], state["sums"]
-    run.saved = run.step
+    run.step, run.seconds, run.rates = state["step"], state["seconds"], state["rates"]
+    run.sums = {name: value.to(run.device) for name, value in (state["sums"] or {}).items()}
+    run.counts, run.saved = state.get("counts") or {}, run.step
+    if run.step == run.plan.steps and run.sums:
+        _log(run)
+
+
+def _match_layout(optimizer: torch.optim.Optimizer) -> None:
+    """Files hold rows in plain order; fast multi-tensor steps need the parameters' order."""
+    for param, state in optimizer.state.items():
+        for key, value in state.items():
+            if isinstance(value, Tensor) and value.shape == param.shape:
+                state[key] = torch.empty_like(param, dtype=value.dtype).copy_(value)
 
 
 def _refuse_other(run: _Run, about: dict[str, Any]) -> None:
-    old = {**about.get("plan", {}), "seed": about.get("seed"), **configs.flat(about.get("config", {}))}
+    old = {
+        **about.get("plan", {}),
+        "seed": about.get("seed"),
+        **configs.flat(about.get("config", {})),
+    }
     new = {**configs.as_dict(run.plan), "seed": run.seed, **configs.flat(run.config)}
     lines = configs.difference(old, new)
     changed = [line for line in lines if line.split(":")[0] not in _GROWING]

@@ -10,19 +10,21 @@ class History:
 
     Attributes:
         terms: names, in the order in which the task logged them.
-        rows: one list a row: step, then one float a term.
+        rows: one list a row: step, then one float a term, None where it was not logged.
     """
 
     terms: list[str] = field(default_factory=list)
-    rows: list[list[float]] = field(default_factory=list)
+    rows: list[list[float | None]] = field(default_factory=list)
 
     def add(self, step: int, values: dict[str, float]) -> None:
         """Appends the averages up to `step`."""
-        self.terms = self.terms or list(values)
-        self.rows.append([step, *(values[t] for t in self.terms)])
+        new = [t for t in values if t not in self.terms]
+        self.terms = [*self.terms, *new]
+        self.rows = [row + [None] * len(new) for row in self.rows] if new else self.rows
+        self.rows.append([step, *(values.get(t) for t in self.terms)])
 
-    def column(self, term: str) -> list[float]:
-        """One term over time."""
+    def column(self, term: str) -> list[float | None]:
+        """One term over time; None in rows without it."""
         index = self.terms.index(term) + 1
         return [row[index] for row in self.rows]
 
