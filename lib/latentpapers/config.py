@@ -229,6 +229,10 @@ class Tracked:
     def __iter__(self) -> Any:
         return iter(self._config)
 
+    def items(self) -> list[tuple[str, Any]]:
+        """Names and values of a group that is a dict."""
+        return [(name, self[name]) for name in self._config]
+
     def whole(self) -> Any:
         """The plain object, counting every field below as read."""
         below = flat(as_dict(self._config))

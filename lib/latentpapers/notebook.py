@@ -340,18 +340,6 @@ class Run:
         compared = tables.compare(book, id, rows)
         return tables.View(compared, tables.caption(book, id, rows), tables.common_scale(rows))
 
-    def value(
-        self, id: str, row: str, column: str
-    ) -> tuple[float, float | None, float | None]:
-        """(value, lo, hi) of a recorded number, pooled over the seeds it was recorded for.
-
-        Raises:
-            UnknownName: a row that was not recorded.
-        """
-        found = {(r["row"], r["column"]): r for r in self._visible_rows() if r["id"] == id}
-        entry = presets.named("row", (row, column), found)
-        return entry["value"], entry["lo"], entry["hi"]
-
     def value(self, id: str, row: str, column: str) -> tuple[float, float | None, float | None]:
         """(value, lo, hi) of a number recorded in this run; over seeds where it has several.
 

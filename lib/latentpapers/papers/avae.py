@@ -80,7 +80,8 @@ class Training:
         alpha, beta, gamma, eta: section 4.
         kl: reduction of eq 3; the paper gives none.
         eq11: `corrected` or `printed` (erratum).
-        precision, compile: of the engine.
+        gains_scale: multiplies the controller's gains; short runs need a faster controller.
+        log_every, precision, compile: of the engine.
     """
 
     method: str
@@ -102,6 +103,7 @@ class Training:
     kl: Literal["mean", "sum", "pixels"] = "pixels"
     eq11: Literal["corrected", "printed"] = "corrected"
     gains_scale: float = 1.0
+    log_every: int = 50
     precision: str = "fp32"
     compile: bool = False
 
@@ -335,12 +337,13 @@ def _pictures(faces: dict[str, Any], large: dict[str, Any], attributes: dict[str
     return {name: replace(job, seconds=seconds.get(name)) for name, job in runs.items()}
 
 
-_DIGITS = {"data": "digits", "size": 32, "channels": 1, "images": 4000, "latent": 32}
-_SMALL = {"width": 16, "latent": 64, "lr": 1e-3, "halve_every": 8000, "gains_scale": 100.0}
+_DIGITS = {"data": "digits", "size": 32, "channels": 1, "images": 4000, "latent": 8}
+_SMALL = {"width": 16, "latent": 32, "lr": 1e-3, "halve_every": 4000, "gains_scale": 100.0,
+          "precision": "bf16"}  # fmt: skip
 
 # How the shipped checkpoints were trained: an hour of two CPU cores, named so in their cards.
 SHIPPED: dict[str, Training] = {
-    **_table(**_DIGITS, width=16, lr=1e-3, steps=4000, gains_scale=100.0, precision="bf16"),
+    **_table(**{**_SMALL, **_DIGITS, "halve_every": 1000}, steps=3000),
     **_pictures(
         {"data": "faces-dcgan", "size": 64, "images": 20_000, "steps": 12_000, **_SMALL},
         {"data": "drawn-faces", "size": 128, "images": 5_000, "steps": 1_500, **_SMALL},
@@ -356,13 +359,15 @@ _PAPER = {"width": 128, "latent": 64, "lr": 5e-5, "batch": 16, "steps": 300_000}
 PRESETS: dict[str, Preset] = {
     "quick": Preset(
         training={
-            "proof": Training("avae", **_DIGITS, width=8, steps=40, lr=1e-3, gains_scale=100.0)
+            "proof": Training(
+                "avae", **_DIGITS, width=8, steps=40, log_every=2, lr=1e-3, gains_scale=100.0
+            )
         }
     ),
     # 600 s in all: 3 x 50 + 150 + 30 + 50 + 120 + 60 of training, 40 of evaluation
     "gpu": Preset(
         training={
-            **_table(**{**_DIGITS, **_GPU, "latent": 32}, seconds=50.0),
+            **_table(**{**_GPU, **_DIGITS}, seconds=50.0),
             **_pictures(
                 {"data": "faces-dcgan", "size": 64, "images": 20_000, **_GPU},
                 {"data": "drawn-faces", "size": 128, "images": 20_000, **_GPU},
@@ -414,7 +419,7 @@ def train(
     pixels = data.load(job.data, size=job.size, split="train", n=job.images).pixels
     step = Step(job, seed, device)
     plan = Fit(
-        steps=job.steps, batch=job.batch, seconds=job.seconds, log_every=min(50, job.steps),
+        steps=job.steps, batch=job.batch, seconds=job.seconds, log_every=job.log_every,
         flip=job.data not in ("digits", "drawn-faces"), precision=job.precision,
         compile=job.compile,
     )  # fmt: skip

@@ -94,8 +94,9 @@ def notebooks(paper: str) -> list[str]:
         UnknownName: no such group.
     """
     folder = paths.root() / "notebooks"
-    known = {p.name for p in folder.iterdir() if p.is_dir()} | {START}
-    if paper not in known or not paper:
+    known = {p.name for p in folder.iterdir() if p.is_dir()}
+    known |= {START} if any(folder.glob("*.ipynb")) else set()
+    if paper not in known:
         raise UnknownName("paper", paper, known)
     files = folder.glob("*.ipynb") if paper == START else (folder / paper).glob("*.ipynb")
     names = sorted(f.stem for f in files)

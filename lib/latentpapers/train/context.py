@@ -57,7 +57,10 @@ class Context:
         ]
 
     def log(self, **terms: Tensor) -> None:
-        """Terms to average, record and watch for NaN: 0-d tensors, means over the micro-batch."""
+        """Terms to average, record and watch for NaN: 0-d tensors, means over the micro-batch.
+
+        A name logged twice in a step (several critic updates) keeps its last value.
+        """
         self.terms.update({name: term.detach().float() for name, term in terms.items()})
 
     def autocast(self) -> contextlib.AbstractContextManager:

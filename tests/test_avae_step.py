@@ -1,0 +1,404 @@
+"""AVAE's training step: gradients, the BEGAN row, the controller, and runs through the engine.
+
+float64 throughout where two computations of one number are compared: what is left are roundings of
+sums in another order.
+"""
+
+import math
+
+import pytest
+import torch
+from latentpapers import models
+from latentpapers.errors import Corrupt, UnknownName
+from latentpapers.losses.equilibrium import Controller, Gains
+from latentpapers.nets.began import Decoder
+from latentpapers.papers import avae
+from latentpapers.papers.avae import METHODS, Step, Training
+from latentpapers.train import checkpoint
+from latentpapers.train.context import Context
+from latentpapers.train.engine import Fit, Given, fit
+
+TINY = {"data": "none", "size": 16, "images": 12, "width": 4, "latent": 5, "steps": 3, "batch": 4}
+ROUNDING = 1e-10  # relative, of float64 sums over a few thousand terms in another order
+
+
+def pixels(n=12, channels=3):
+    generator = torch.Generator().manual_seed(0)
+    return torch.randint(256, (n, channels, 16, 16), generator=generator, dtype=torch.uint8)
+
+
+def context(step=3, batch=12):
+    return Context(0, step, torch.device("cpu"), batch, 0, batch)
+
+
+def double_step(method, **options):
+    step = Step(Training(method, **TINY, **options), seed=0)
+    for net in step.nets.values():
+        net.double()
+    step.controller.k = torch.tensor(0.37, dtype=torch.float64)
+    return step
+
+
+def parameters(step):
+    parts = {"encoder": ["encoder"], "decoder": ["decoder"],
+             "critic": ["critic_encoder", "critic_decoder"]}  # fmt: skip
+    return {
+        name: [p for n in nets for p in step.nets[n].parameters()]
+        for name, nets in parts.items()
+        if nets[0] in step.nets
+    }
+
+
+def engine_gradients(step, batch):
+    (update,) = list(step.updates(batch, context()))
+    params = parameters(step)
+    assert set(update) == set(params)
+    return {
+        name: loss.gradients
+        if isinstance(loss, Given)
+        else torch.autograd.grad(loss, params[name], retain_graph=True)
+        for name, loss in update.items()
+    }
+
+
+def inputs(step, batch):
+    """What `updates` draws and scales, in the same order."""
+    ctx = context()
+    x = batch.double() / 127.5 - 1
+    return x, ctx.noise(5).double(), step.prior(ctx).double()
+
+
+def plain_objectives(step, batch):
+    """Eqs 2 to 15 written out on the networks, with the target of eq 9 and nothing else detached."""
+    x, noise, prior = inputs(step, batch)
+    nets, job, k = step.nets, step.job, float(step.controller.k)
+    fake = nets["decoder"](prior)
+    zero = torch.zeros((), dtype=torch.float64)
+    l_e = l_n = l_d = l_g = l_v = l_s = zero
+    if step.method.encoder:
+        mean, log_variance = nets["encoder"](x).split(5, 1)
+        recovered = nets["decoder"](mean + noise * (log_variance / 2).exp())
+        l_e = (x - recovered).abs().mean()
+        divergence = (mean**2 + log_variance.exp() - log_variance - 1).sum() / (2 * len(x))
+        l_n = divergence / {"pixels": x[0].numel(), "mean": 5, "sum": 1}[job.kl]
+    if step.method.critic:
+        z_d, z_g = nets["critic_encoder"](x), nets["critic_encoder"](fake)
+        l_d = (x - nets["critic_decoder"](z_d)).abs().mean()
+        l_g = (fake - nets["critic_decoder"](z_g)).abs().mean()
+        if step.method.encoder:
+            z_v = nets["critic_encoder"](recovered)
+            l_v = (recovered - nets["critic_decoder"](z_v)).abs().mean()
+        if step.method.similarity == "paired":
+            l_s = (z_d.detach() - z_v).abs().mean()
+        if step.method.similarity == "unpaired":
+            l_s = (z_d.detach().mean(0) - z_g.mean(0)).abs().mean()
+    return {
+        "encoder": l_n + job.beta * l_s + job.gamma * l_e,
+        "decoder": l_g + job.alpha * l_v + job.beta * l_s + job.gamma * l_e,
+        "critic": l_d - k * (l_g + job.alpha * l_v),
+    }
+
+
+def close(found, expected):
+    for a, b in zip(found, expected, strict=True):
+        assert torch.allclose(a, b, rtol=ROUNDING, atol=ROUNDING * float(b.abs().max() + 1e-3))
+
+
+@pytest.mark.parametrize("kl", ["pixels", "mean", "sum"])
+@pytest.mark.parametrize("method", METHODS)
+def test_shared_backward_gives_the_gradients_of_the_objectives(method, kl):
+    step, batch = double_step(method, kl=kl), pixels()
+    found = engine_gradients(step, batch)
+    x, noise, prior = inputs(step, batch)
+    by_library = step.objectives(step.losses(x, step.generate(x, noise, prior)))
+    by_hand = plain_objectives(step, batch)
+    for name, params in parameters(step).items():
+        assert by_library[name].dtype is torch.float64
+        for objective in (by_library[name], by_hand[name]):
+            close(found[name], torch.autograd.grad(objective, params, retain_graph=True))
+
+
+def test_control_a_wrong_k_or_an_attached_target_is_noticed():
+    step, batch = double_step("avae"), pixels()
+    found = engine_gradients(step, batch)
+    step.controller.k = step.controller.k + 0.01
+    critic = parameters(step)["critic"]
+    other = torch.autograd.grad(plain_objectives(step, batch)["critic"], critic)
+    with pytest.raises(AssertionError):
+        close(found["critic"], other)
+    # a critic that were trained on eq 9 as well would have another gradient
+    x, noise, prior = inputs(step, batch)
+    terms = step.losses(x, step.generate(x, noise, prior))
+    with_similarity = step.objectives(terms)["critic"] + terms["L_s"]
+    with pytest.raises(AssertionError):
+        close(found["critic"], torch.autograd.grad(with_similarity, critic))
+
+
+def test_terms_are_logged_with_the_k_that_weighed_them():
+    step, ctx = double_step("avae"), context()
+    list(step.updates(pixels(), ctx))
+    assert set(ctx.terms) == {"L_e", "L_n", "L_d", "L_g", "L_v", "L_s", "k"}
+    assert float(ctx.terms["k"]) == pytest.approx(0.37, rel=1e-7)  # logged as float32
+    assert all(v.dtype is torch.float32 and not v.requires_grad for v in ctx.terms.values())
+
+
+def test_an_unknown_method_is_refused():
+    with pytest.raises(UnknownName, match="began_lsm"):
+        Step(Training("vaegan", **TINY), seed=0)
+
+
+# --- the BEGAN row against BEGAN written out -------------------------------------------------
+
+
+def began_by_hand(step, data, steps, lr):
+    """BEGAN (Berthelot et al. 2017): L_D = L(x) - k L(G(z)), L_G = L(G(z)),
+    k <- clamp(k + 1e-3 (0.5 L(x) - L(G(z)))), both networks stepped from one forward pass."""
+    g = step.nets["decoder"]
+    d = torch.nn.ModuleList([step.nets["critic_encoder"], step.nets["critic_decoder"]])
+    adam_g = torch.optim.Adam(g.parameters(), lr=lr)
+    adam_d = torch.optim.Adam(d.parameters(), lr=lr)
+    k, ks = 0.0, []
+    for t in range(steps):
+        ctx = context(t, batch=len(data))
+        ctx.noise(5)  # AVAE's eps, which BEGAN has no use for
+        z = 2 * ctx.uniform(5).double() - 1
+        order = torch.randperm(len(data), generator=order_of(t))
+        x = data[order].double() / 127.5 - 1
+        fake = g(z)
+        real_energy = (x - d[1](d[0](x))).abs().mean()
+        fake_energy = (fake - d[1](d[0](fake))).abs().mean()
+        detached = fake.detach()
+        critic_energy = (detached - d[1](d[0](detached))).abs().mean()
+        adam_d.zero_grad()
+        (real_energy - k * critic_energy).backward()
+        own = [p.grad.clone() for p in d.parameters()]
+        adam_g.zero_grad()
+        fake_energy.backward()
+        for p, grad in zip(d.parameters(), own, strict=True):
+            p.grad = grad
+        adam_d.step()
+        adam_g.step()
+        ks.append(k)
+        k = min(max(k + 1e-3 * 100 * (0.5 * real_energy - fake_energy).item(), 0.0), 1.0)
+    return ks, [*g.parameters(), *d.parameters()]
+
+
+def order_of(epoch):
+    from latentpapers.seeds import generator
+
+    return generator(0, "order", epoch)
+
+
+def test_began_row_is_began():
+    """Six Adam steps; gains times 100, so that k moves. The engine keeps k and the logged energies
+    in float32: k differs by 1e-7, which Adam passes on to parameters of size 0.1."""
+    options = {"gains_scale": 100.0, "lr": 1e-3}
+    ours, theirs, data = double_step("began", **options), double_step("began", **options), pixels()
+    ours.controller = Controller(Gains(0.1, 0.0, 0.0))
+    history = fit(ours, data, Fit(steps=6, batch=12, log_every=1), seed=0, config={})
+    ks, params = began_by_hand(theirs, data, 6, 1e-3)
+    assert history.column("k") == pytest.approx(ks, abs=1e-6)
+    assert 0 < ks[-1] != ks[1]  # k is alive
+    mine = [*ours.nets["decoder"].parameters(), *ours.nets["critic_encoder"].parameters(),
+            *ours.nets["critic_decoder"].parameters()]  # fmt: skip
+    for a, b in zip(mine, params, strict=True):
+        assert torch.allclose(a, b, atol=1e-6)
+
+
+def test_began_uses_the_integral_gain_alone_and_a_uniform_prior():
+    step = Step(Training("began", **TINY), seed=0)
+    assert step.controller.gains.values() == (1e-3, 0.0, 0.0)
+    assert Step(Training("avae", **TINY), seed=0).controller.gains.values() == (1e-3, 1e-5, 1e-5)
+    ctx = context(batch=4000)
+    z = step.prior(ctx)
+    # U(-1, 1): bounded, variance 1/3 (standard error of 20,000 draws: 0.002)
+    assert float(z.abs().max()) <= 1
+    assert float(z.var()) == pytest.approx(1 / 3, abs=0.01)
+    assert float(Step(Training("avae", **TINY), seed=0).prior(ctx).abs().max()) > 2
+
+
+# --- the controller --------------------------------------------------------------------------
+
+
+def errors(*values):
+    return [torch.tensor(float(v)) for v in values]
+
+
+def test_k_is_clamped_to_the_unit_interval():
+    controller = Controller(Gains(1.0, 0.0, 0.0), k=0.5)
+    assert [float(controller.step(e)) for e in errors(2, -0.25, -9, 0.125)] == [1, 0.75, 0, 0.125]
+
+
+def test_differences_start_at_zero():
+    controller = Controller(Gains(0.0, 1.0, 1.0), k=0.5)
+    first, second, third = (float(controller.step(e)) for e in errors(0.25, 0.375, 0.375))
+    assert first == 0.5  # no kick from an error that has no past
+    assert second == 0.5 + 0.125 + 0.125
+    assert third == second + 0 + (0.375 - 2 * 0.375 + 0.25)
+
+
+def test_a_controller_resumes_from_its_state():
+    one, other = (Controller(Gains(0.1, 0.2, 0.3), k=0.4) for _ in range(2))
+    values = errors(*torch.randn(12, generator=torch.Generator().manual_seed(0)) / 10)
+    for e in values[:6]:
+        one.step(e)
+    other.load_state_dict(one.state_dict())
+    for e in values[6:]:
+        assert torch.equal(one.step(e), other.step(e))
+
+
+def plant(reading, gains, steps=4000):
+    """Energies that lag behind k: the more k weighs the fakes, the higher their energy. Returns
+    the ratio of eq 10 at the end; the target is 0.5."""
+    controller, fake, recovered = Controller(gains), 0.1, 0.2
+    for _ in range(steps):
+        k = float(controller.k)
+        fake += 0.05 * (0.1 + 0.6 * k - fake)
+        recovered += 0.05 * (0.2 + 0.3 * k - recovered)
+        error = avae.error_signal(1.0, fake, recovered, eta=0.5, alpha=0.3, reading=reading)
+        controller.step(torch.tensor(error))
+    return avae.balance(fake, recovered, 1.0, 0.3)
+
+
+@pytest.mark.parametrize("gains", [Gains(1e-2, 0, 0), Gains(1e-2, 1e-2, 1e-2)])
+def test_the_controller_reaches_the_target_ratio(gains):
+    assert plant("corrected", gains) == pytest.approx(0.5, abs=1e-4)  # float32 k over 4000 sums
+
+
+def test_control_the_printed_sign_settles_elsewhere():
+    assert plant("printed", Gains(1e-2, 0, 0)) > 0.6
+
+
+def test_a_controller_without_integral_part_keeps_its_error():
+    """Section 3.4's steady state error, of a controller that lacks the sum: our lambda_1 = 0."""
+    assert abs(plant("corrected", Gains(0.0, 0.1, 0.0)) - 0.5) > 0.05
+
+
+def test_the_printed_reading_changes_k_exactly_by_the_slip():
+    terms = {name: torch.tensor(v) for name, v in {"L_d": 0.4, "L_g": 0.1, "L_v": 0.2}.items()}
+    ks = {}
+    for reading in ("corrected", "printed"):
+        step = Step(Training("avae", **TINY, eq11=reading, gains_scale=100.0), seed=0)
+        step.after_step(dict(terms))
+        ks[reading] = float(step.controller.k)
+    assert ks["corrected"] == pytest.approx(0.1 * (0.5 * 0.4 - 0.1 - 0.3 * 0.2), rel=1e-5)
+    assert ks["printed"] - ks["corrected"] == pytest.approx(0.1 * 2 * 0.3 * 0.2, rel=1e-5)
+
+
+def test_after_step_adds_the_measure_and_the_ratio():
+    step = Step(Training("avae", **TINY), seed=0)
+    terms = {name: torch.tensor(v) for name, v in {"L_d": 0.4, "L_g": 0.1, "L_v": 0.2}.items()}
+    step.after_step(terms)
+    assert float(terms["M"]) == pytest.approx(0.4 + abs(0.2 - 0.1 - 0.06))
+    assert float(terms["ratio"]) == pytest.approx(0.16 / 0.4)
+
+
+def test_the_learning_rate_is_halved_at_every_milestone():
+    step = Step(Training("avae", **TINY, halve_every=10), seed=0)
+    factors = [step.before_step(s, 0) for s in (0, 9, 10, 19, 20, 35)]
+    assert factors == [1, 1, 0.5, 0.5, 0.25, 0.125]
+    assert Step(Training("avae", **TINY), seed=0).before_step(10**6, 0) == 1
+
+
+# --- through the engine, the file and back ---------------------------------------------------
+
+
+@pytest.fixture()
+def trained(tmp_path, monkeypatch):
+    class Set:
+        pixels = pixels()
+
+    monkeypatch.setattr(avae.data, "load", lambda *a, **k: Set, raising=False)
+    job = Training("avae", **TINY, lr=1e-3)
+    path = tmp_path / "run_s0.safetensors"
+    return job, path, avae.train(job, seed=0, path=path)
+
+
+def test_train_writes_networks_that_load_with_their_card(trained):
+    job, path, history = trained
+    model = models.load(path)
+    assert set(model.parts) == {"encoder", "decoder", "critic_encoder", "critic_decoder"}
+    state = checkpoint.networks(path.with_suffix(".state.safetensors"))
+    for name, net in model.parts.items():
+        for key, value in net.state_dict().items():
+            assert torch.equal(value, state[name][key].half().float())  # shipped in half precision
+    card = model.card
+    assert card["images"] == 3 * 4
+    assert card["budget"] == 12 / 4_800_000
+    assert card["config"]["method"] == "avae"
+    assert card["history"]["terms"] == history.terms
+    label = avae.scale_of(model, "quick", "cpu", (0,))
+    assert "12 images seen" in label.text()
+    assert "stand-in: data none" in label.text()
+
+
+def test_export_can_leave_networks_out(trained, tmp_path):
+    job, path, _ = trained
+    avae.export(
+        path.with_suffix(".state.safetensors"), tmp_path / "d.safetensors", job, 0,
+        only=("decoder",),
+    )  # fmt: skip
+    assert set(models.load(tmp_path / "d.safetensors").parts) == {"decoder"}
+
+
+def test_a_finished_run_is_not_trained_again(trained):
+    job, path, history = trained
+    before = path.with_suffix(".state.safetensors").read_bytes()
+    assert avae.train(job, seed=0, path=path).rows == history.rows
+    assert path.with_suffix(".state.safetensors").read_bytes() == before
+
+
+def test_an_altered_export_is_refused(trained):
+    _, path, _ = trained
+    content = bytearray(path.read_bytes())
+    content[-1] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(Corrupt, match="altered"):
+        models.load(path)
+
+
+def model_of(method, latent=16):
+    net = Decoder(16, 4, latent).eval().requires_grad_(False)
+    return models.Model({"decoder": net}, {"config": {"method": method, "latent": latent}})
+
+
+@pytest.mark.parametrize("method", ["avae", "began"])
+def test_samples_depend_on_the_seed_and_their_place(method):
+    model = model_of(method)
+    x = avae.sample(model, 10, seed=1, block=5)
+    assert x.shape == (10, 3, 16, 16)
+    assert float(x.abs().max()) <= 1
+    assert torch.equal(x[:5], avae.sample(model, 5, seed=1, block=5))
+    assert not torch.equal(x[:5], x[5:])
+    assert not torch.equal(x, avae.sample(model, 10, seed=2, block=5))
+    # the block size only changes how convolutions round
+    assert torch.allclose(x, avae.sample(model, 10, seed=1, block=3), atol=1e-5)
+
+
+def test_codes_are_drawn_in_the_decoders_own_type():
+    model = model_of("avae")
+    single = avae.sample(model, 4, seed=0)
+    model["decoder"].double()
+    assert torch.allclose(avae.sample(model, 4, seed=0).float(), single, atol=1e-5)
+
+
+@pytest.mark.parametrize("form", [["--processes", "2"], ["--processes=2"]])
+@pytest.mark.parametrize("first", [True, False])
+def test_the_command_line_starts_processes_with_the_other_arguments(monkeypatch, form, first):
+    seen = []
+    monkeypatch.setattr(avae.distributed, "launch", lambda *a: seen.append(a))
+    others = ["--run", "table_avae", "--out", "somewhere", "--seed", "2"]
+    assert avae.train_from_cli([*form, *others] if first else [*others, *form]) == 0
+    assert seen == [(["-m", "latentpapers", "train", "avae", *others], 2)]
+
+
+def test_every_preset_names_known_methods_and_stays_in_the_promised_time():
+    for preset in avae.PRESETS.values():
+        assert {job.method for job in preset.training.values()} <= set(METHODS)
+    gpu = avae.PRESETS["gpu"].training.values()
+    assert sum(job.seconds for job in gpu) <= 600
+    paper = avae.PRESETS["paper"].training.values()
+    assert all((j.alpha, j.beta, j.gamma, j.eta, j.lr, j.steps) ==
+               (0.3, 0.1, 0.1, 0.5, 5e-5, 300_000) for j in paper)  # fmt: skip
+    assert all(j.gains_scale == 1 and j.precision == "fp32" for j in paper)
+    assert math.prod((300_000, 16)) == avae.BUDGET
