@@ -93,7 +93,10 @@ class ToyGan:
         g, d = self.nets["g"], self.nets["d"]
         if self.together:
             fake = g(self.noise(ctx))
-            yield {"d": self.critic_loss(x, fake.detach(), ctx), "g": self.generator_loss(fake, ctx)}
+            yield {
+                "d": self.critic_loss(x, fake.detach(), ctx),
+                "g": self.generator_loss(fake, ctx),
+            }
             return
         for _ in range(self.critic_steps):
             with ctx.autocast():

@@ -59,9 +59,18 @@ def test_count_of_began_discriminator():
     assert count(*parts) == 13_405_379
 
 
-def test_count_of_digitsnet():
-    assert count(on_meta(DigitsNet)) == 101_602
-    assert DigitsNet().eval()(torch.zeros(2, 1, 32, 32)).shape == (2, 10)
+@pytest.mark.parametrize(("width", "total"), [(16, 47_002), (24, 101_602)])
+def test_count_of_digitsnet(width, total):
+    """Three blocks of convolution and normalisation, a convolution, a linear map."""
+    w = width
+    blocks = sum(9 * a * b + 2 * b for a, b in ((1, w), (w, 2 * w), (2 * w, 4 * w)))
+    head = 9 * 4 * w * 2 * w + 2 * w + 16 * 2 * w * 10 + 10
+    assert count(on_meta(DigitsNet, width)) == total == blocks + head
+    assert DigitsNet(width).eval()(torch.zeros(2, 1, 32, 32)).shape == (2, 10)
+
+
+def test_digitsnet_says_its_count():
+    assert f"{count(on_meta(DigitsNet)):,} parameters" in DigitsNet.__doc__
 
 
 def test_control_another_reading_has_another_count():
@@ -154,9 +163,7 @@ def same_padded(x, weight, bias, *, before=None):
     before = total // 2 if before is None else before
     out = np.zeros((weight.shape[0], size, size))
     for (o, i, j), (c, u, v) in (
-        (place, tap)
-        for place in np.ndindex(*out.shape)
-        for tap in np.ndindex(channels, 3, 3)
+        (place, tap) for place in np.ndindex(*out.shape) for tap in np.ndindex(channels, 3, 3)
     ):
         row, column = 2 * i + u - before, 2 * j + v - before
         if 0 <= row < n and 0 <= column < n:

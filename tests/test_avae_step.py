@@ -69,7 +69,7 @@ def inputs(step, batch):
 
 
 def plain_objectives(step, batch):
-    """Eqs 2 to 15 written out on the networks, with the target of eq 9 and nothing else detached."""
+    """Eqs 2 to 15 written out on the networks; the target of eq 9 alone is detached."""
     x, noise, prior = inputs(step, batch)
     nets, job, k = step.nets, step.job, float(step.controller.k)
     fake = nets["decoder"](prior)
@@ -303,7 +303,7 @@ def test_the_learning_rate_is_halved_at_every_milestone():
 # --- through the engine, the file and back ---------------------------------------------------
 
 
-@pytest.fixture()
+@pytest.fixture
 def trained(tmp_path, monkeypatch):
     class Set:
         pixels = pixels()
@@ -315,7 +315,7 @@ def trained(tmp_path, monkeypatch):
 
 
 def test_train_writes_networks_that_load_with_their_card(trained):
-    job, path, history = trained
+    _, path, history = trained
     model = models.load(path)
     assert set(model.parts) == {"encoder", "decoder", "critic_encoder", "critic_decoder"}
     state = checkpoint.networks(path.with_suffix(".state.safetensors"))

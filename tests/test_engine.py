@@ -241,7 +241,9 @@ def test_each_image_comes_once_an_epoch(n, batch):
     backwards = {s: sampler.indices(s) for s in reversed(range(steps))}
     for s in range(steps):  # a function of the step, not of what was asked before
         assert torch.equal(backwards[s], order[s * batch : (s + 1) * batch])
-    assert not torch.equal(order, torch.cat([Sampler(n, batch, 1).indices(s) for s in range(steps)]))
+    assert not torch.equal(
+        order, torch.cat([Sampler(n, batch, 1).indices(s) for s in range(steps)])
+    )
 
 
 def halves():
@@ -256,7 +258,9 @@ def test_flip_shows_both_orientations_in_equal_parts():
     run(task, 50, data=halves(), flip=True)
     seen = torch.cat(task.seen)
     mirrored = (seen[:, 0, 0, 0] == 0).double()
-    assert torch.equal(seen[mirrored.bool()], halves().flip(3)[:1].expand(int(mirrored.sum()), -1, -1, -1))
+    assert torch.equal(
+        seen[mirrored.bool()], halves().flip(3)[:1].expand(int(mirrored.sum()), -1, -1, -1)
+    )
     # 400 draws of a fair coin: 5 standard deviations are 0.125
     assert abs(float(mirrored.mean()) - 0.5) < 0.125
     task = ToyGan()
@@ -351,7 +355,7 @@ class Clock:
 def timed(monkeypatch):
     clock = Clock()
     monkeypatch.setattr(engine, "time", clock)
-    return ToyGan(at={s: clock.pass_second for s in range(100)})
+    return ToyGan(at=dict.fromkeys(range(100), clock.pass_second))
 
 
 def test_the_time_limit_counts_all_resumes_and_may_grow(monkeypatch, tmp_path):

@@ -5,6 +5,9 @@ what it wrote with the same runs in this process.
 """
 
 import json
+import shutil
+import subprocess
+import sys
 
 import engine_bed
 import pytest
@@ -89,8 +92,7 @@ def test_one_process_needs_no_group(monkeypatch):
     assert torch.equal(x, torch.ones(3))
 
 
-def test_a_failing_process_is_an_error():
-    import subprocess
-
+def test_a_failing_launch_is_an_error(monkeypatch):
+    monkeypatch.setattr(sys, "executable", shutil.which("false"))
     with pytest.raises(subprocess.CalledProcessError):
-        launch(["--no-such-option"], 2)
+        launch(["script.py"], 2)

@@ -113,11 +113,8 @@ def flat(config: Any, prefix: str = "") -> dict[str, Any]:
 def difference(old: Any, new: Any) -> list[str]:
     """One line a field that differs: `width: 8 -> 16`."""
     a, b = flat(old), flat(new)
-    return [
-        f"{k}: {a.get(k, '(absent)')} -> {b.get(k, '(absent)')}"
-        for k in sorted(a.keys() | b.keys())
-        if a.get(k) != b.get(k)
-    ]
+    pairs = ((k, a.get(k, "(absent)"), b.get(k, "(absent)")) for k in sorted(a.keys() | b.keys()))
+    return [f"{k}: {before} -> {after}" for k, before, after in pairs if before != after]
 
 
 def digest(config: Any) -> str:

@@ -36,7 +36,7 @@ def save(path: Path, tree: Tree, *, about: Tree | None = None) -> None:
     skeleton = json.dumps(_split(tree, "", tensors))
     texts = {"tree": skeleton, "about": json.dumps(about or {}, sort_keys=True)}
     header = {**texts, "sha256": _digest(tensors), "sha256_header": _text_digest(texts)}
-    write_bytes(Path(path), serialise(tensors, metadata=header))
+    write_bytes(Path(path), _ordered(serialise(tensors, metadata=header)))
 
 
 def load(path: Path, *, device: str | torch.device = "cpu") -> Tree:
@@ -62,6 +62,15 @@ def header(path: Path) -> Tree:
     """
     with _open(path) as file:
         return json.loads(_checked_header(path, file)["about"])
+
+
+def _ordered(content: bytes) -> bytes:
+    """The same file with its header's keys sorted: safetensors leaves their order to chance, and
+    equal trees must make equal files."""
+    length = int.from_bytes(content[:8], "little")
+    header = json.dumps(json.loads(content[8 : 8 + length]), sort_keys=True).encode()
+    header += b" " * (-len(header) % 8)  # tensors start at a multiple of 8
+    return b"".join([len(header).to_bytes(8, "little"), header, memoryview(content)[8 + length :]])
 
 
 def _checked_header(path: Path, file: Any) -> dict[str, str]:

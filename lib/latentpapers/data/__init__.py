@@ -6,7 +6,7 @@ without torch; the rest imports it on first use.
 
 from typing import TYPE_CHECKING, Any
 
-from latentpapers.data.photos import photos
+from latentpapers.data.photographs import photos
 from latentpapers.data.registry import Info, data_hash, fetch, info, load, names
 
 if TYPE_CHECKING:

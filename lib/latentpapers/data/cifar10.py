@@ -48,6 +48,8 @@ def load(info: "Info", size: int, split: str, n: int) -> "ImageSet":
         labels, classes = archive["label"].astype(np.int64), archive["classes"]
         order = _order(labels, archive["is_train"] == (split == "train"))
         whole = len(order)
+        if whole < n:
+            raise ValueError(f"it holds {whole:,} {split} images, not {n:,}")
 
     def make(count: int = whole) -> np.ndarray:
         return _decode(path, order[:count])

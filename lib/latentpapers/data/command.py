@@ -40,7 +40,9 @@ def _parser() -> argparse.ArgumentParser:
 
 def _names(chosen: argparse.Namespace) -> int:
     for name in registry.names():
-        print(f"{name:<14} {registry.info(name).what}")
+        # a pack is not opened for this: it may be gigabytes
+        what = registry.info(name).what if name in registry.BUILT_IN else "a pack in a data folder"
+        print(f"{name:<14} {what}")
     return 0
 
 

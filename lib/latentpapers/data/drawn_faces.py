@@ -125,11 +125,11 @@ _EDGE = 0.5  # width of the sigmoid edge, in pixels
 _ALL_ROWS = (-1.0, 1.0)
 _BACK_ROWS = (-0.8125, 1.0)
 _BUST_ROWS = (0.25, 1.0)
-_HEAD_ROWS = (-0.6875, 0.875)
+_HEAD_ROWS = (-0.75, 1.0)
 _MOUTH_ROWS = (-0.1875, 0.8125)
 _EYE_ROWS = (-0.5625, 0.375)
 _FRINGE_ROWS = (-0.8125, 0.875)
-_HAT_ROWS = (-1.0, 0.0)
+_HAT_ROWS = (-1.0, 0.125)
 
 
 # Control colours of the Bézier curves that skin, hair and iris follow.

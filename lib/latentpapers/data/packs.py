@@ -1,9 +1,11 @@
 """Packs: a folder of images as one `.npz` of compressed images. No pickle inside, ever.
 
 Arrays of a pack: `blob` (all images' files, end to end), `offsets` (N + 1), `names` (N), and where
-known `labels`, `label_names`, `is_test`, `image_sha256` (16 bytes a decoded image) and `meta`
-(JSON: size, codec, licence, source, hash over everything else). Packs without `meta`, as other
-tools write them, can be read too; the archive's own checksums then stand in for the hash.
+known `labels`, `label_names`, `is_test`, `image_sha256` (first 16 bytes, of each image's pixels as
+they were packed) and `meta` (JSON: size, codec, licence, source, hash over everything else). Packs
+without `meta`, as other tools write them, can be read too; the archive's own checksums then stand
+in for the hash. Without `is_test`, a tenth of the images (by a hash of their names) is the test
+split.
 """
 
 import hashlib
@@ -23,7 +25,7 @@ from latentpapers import paths, storage
 from latentpapers.errors import Corrupt, Missing, StorageFull, UserError
 
 FORMAT = "latentpapers-pack/1"
-SUFFIXES = frozenset(".png .jpg .jpeg .webp .bmp .tif .tiff".split())
+SUFFIXES = frozenset([".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff"])
 _TEST_FOLDERS, _TRAIN_FOLDERS = frozenset({"test", "val"}), frozenset({"train"})
 _DAMAGE = (zipfile.BadZipFile, zlib.error, ValueError, KeyError, EOFError, OSError, SyntaxError)
 
@@ -81,9 +83,9 @@ class Pack:
         if pixels.shape != (3, self.size, self.size):
             raise ValueError(f"image {i} is {pixels.shape}")
         # only lossless codecs promise the same pixels from every decoder
-        if self.lossless and self.image_sha256 is not None:
-            if self.image_sha256[i].tobytes() != _short_hash(pixels):
-                raise ValueError(f"the pixels of image {i} do not match their hash")
+        known = self.image_sha256 if self.lossless else None
+        if known is not None and known[i].tobytes() != _short_hash(pixels):
+            raise ValueError(f"the pixels of image {i} do not match their hash")
         return pixels
 
 
@@ -236,7 +238,7 @@ def decoded(key: str, make: Callable[[], np.ndarray]) -> np.ndarray:
     try:
         with storage.replacing(path) as draft, draft.open("wb") as stream:
             np.save(stream, pixels, allow_pickle=False)
-    except StorageFull:
+    except (StorageFull, OSError):
         pass
     return pixels
 
@@ -342,6 +344,7 @@ def _square(file: Path, size: int) -> np.ndarray:
     if side < size:
         raise UserError(f"{file} is only {side} pixels; pack with --size {side} or remove it.")
     left, top = ((length - side) // 2 for length in upright.size)
-    box = (left, top, left + side, top + side)
-    small = upright.resize((size, size), Image.Resampling.LANCZOS, box=box)
+    # cropped first: `resize(box=...)` would let the filter see pixels outside the box
+    square = upright.crop((left, top, left + side, top + side))
+    small = square.resize((size, size), Image.Resampling.LANCZOS)
     return np.asarray(small).transpose(2, 0, 1)

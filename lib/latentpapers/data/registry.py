@@ -188,16 +188,16 @@ def _parts_digits(split: str, n: int) -> list[str]:
 
 
 def _load_photos(info: Info, size: int, split: str, n: int) -> "ImageSet":
-    from latentpapers.data import photos
+    from latentpapers.data import photographs
 
-    return photos.load(info, size, split, n)
+    return photographs.load(info, size, split, n)
 
 
 def _parts_photos(split: str, n: int) -> list[str]:
-    from latentpapers.data import photos
+    from latentpapers.data import photographs
 
-    files = [photos.path(name) for name in photos.of_split(split)]
-    return [_code("photos.py"), *(storage.sha256_file(file) for file in files if file)]
+    files = [photographs.path(name) for name in photographs.of_split(split)]
+    return [_code("photographs.py"), *(storage.sha256_file(file) for file in files if file)]
 
 
 def _load_drawn(info: Info, size: int, split: str, n: int) -> "ImageSet":
@@ -288,7 +288,7 @@ _ENTRIES = _table(
             channels=3,
             counts={"train": None, "test": None},
             default={"train": 512, "test": 128},
-            licence="each photograph its own, see photos.PHOTOS (CC0, CC BY 2.0, public domain, ...)",
+            licence="each photograph its own: CC0, CC BY 2.0, public domain, research (PHOTOS)",
             source="scikit-image, scikit-learn",
         ),
         _load_photos,
@@ -343,3 +343,6 @@ _ENTRIES = _table(
         _parts_cifar,
     ),
 )
+
+BUILT_IN = tuple(_ENTRIES)
+"""The data sets that this table defines; packs in the data folders come on top."""

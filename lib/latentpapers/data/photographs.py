@@ -15,10 +15,10 @@ from latentpapers.errors import Corrupt, UnknownName
 
 if TYPE_CHECKING:
     import numpy as np
+    from torch import Tensor
 
     from latentpapers.data.imageset import ImageSet
     from latentpapers.data.registry import Info
-    from torch import Tensor
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,71 @@
+"""What is committed under results/ is consistent, complete and within its size."""
+
+import json
+import subprocess
+
+import pytest
+from latentpapers import ledger, models, paths
+from latentpapers.report import stamp, summary
+
+RESULTS = paths.root() / "results"
+MIB = 2**20
+FOLDERS = sorted(p.parent for p in RESULTS.glob("*/*/manifest.json"))
+
+
+def test_there_are_results():
+    assert (RESULTS / "quick" / "avae" / "metrics.jsonl").is_file()
+
+
+def test_results_agree_with_their_manifest_tables_and_verdicts():
+    assert stamp.inconsistent(RESULTS) == []
+
+
+def test_readme_is_generated_from_them():
+    assert summary.readme_is_current(paths.root() / "README.md")
+
+
+@pytest.mark.parametrize("folder", FOLDERS, ids=lambda p: f"{p.parent.name}/{p.name}")
+def test_every_figure_and_table_of_a_built_paper_is_there(folder):
+    book = ledger.load(folder.name)
+    figures = {f.id for f in book.figures.figures if f.status == "done"}
+    assert figures <= {p.stem for p in (folder / "figures").glob("*.png")}
+    tables = {t.id for t in book.values.tables if t.status == "done"}
+    assert tables <= {p.stem for p in (folder / "tables").glob("*.md")}
+
+
+@pytest.mark.parametrize("folder", FOLDERS, ids=lambda p: f"{p.parent.name}/{p.name}")
+def test_every_number_has_a_scale_and_an_interval_or_its_reason(folder):
+    for line in (folder / "metrics.jsonl").read_text().splitlines():
+        row = json.loads(line)
+        assert row["scale"]["preset"] == folder.parent.name
+        assert row["interval"]
+        if row["lo"] is None:
+            assert row["interval"].startswith("none: "), row
+        else:
+            assert row["lo"] <= row["value"] <= row["hi"], row
+
+
+@pytest.mark.parametrize("name", models.names())
+def test_shipped_checkpoints_load_and_say_what_they_are(name):
+    model = models.load(name)
+    assert model.parts
+    assert {"title", "config", "seed", "images"} <= model.card.keys()
+    assert (paths.checkpoints() / f"{name}.safetensors").stat().st_size <= 6 * MIB
+
+
+def test_the_repository_stays_light():
+    listed = subprocess.run(
+        ["git", "ls-files", "-z"], cwd=paths.root(), capture_output=True, text=True, check=True
+    ).stdout.split("\0")
+    sizes = {f: (paths.root() / f).stat().st_size for f in listed if (paths.root() / f).is_file()}
+
+    def total(prefix: str) -> int:
+        return sum(s for f, s in sizes.items() if f.startswith(prefix))
+
+    assert total("") <= 60 * MIB
+    assert total("results/checkpoints/") <= 30 * MIB
+    assert total("results/") - total("results/checkpoints/") <= 20 * MIB
+    assert total("notebooks/") <= 10 * MIB
+    for name, size in sizes.items():
+        if "/figures/" in name and name.startswith("results/"):
+            assert size <= (300_000 if name.endswith(".png") else 150_000), name
