@@ -7,8 +7,9 @@ import sys
 from pathlib import Path
 
 import torch
-from latentpapers.train.schedule import Stage, stage_at
 from torch import nn
+
+from latentpapers.train.schedule import Stage, stage_at
 
 SIDE = 8
 

@@ -9,11 +9,12 @@ import math
 import numpy as np
 import pytest
 import torch
+from scipy import integrate, stats
+
 from latentpapers.ledger.implements import registered
 from latentpapers.losses import energy as E
 from latentpapers.losses import equilibrium as Q
 from latentpapers.losses import variational as V
-from scipy import integrate, stats
 
 EXACT = 1e-12  # float64: a few hundred additions round to about 1e-14
 FINITE = 1e-7  # central differences with h = 1e-5 are good to h^2 = 1e-10, over values of about 1

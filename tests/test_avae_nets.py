@@ -3,11 +3,12 @@
 import numpy as np
 import pytest
 import torch
+from torch import nn
+
 from latentpapers.errors import UserError
 from latentpapers.nets.began import Decoder, Downsample, Encoder, levels, seeded
 from latentpapers.nets.digitsnet import DigitsNet
 from latentpapers.papers.avae import METHODS, Networks, Training
-from torch import nn
 
 
 def count(*nets):

@@ -8,6 +8,7 @@ import math
 
 import pytest
 import torch
+
 from latentpapers import models
 from latentpapers.errors import Corrupt, UnknownName
 from latentpapers.losses.equilibrium import Controller, Gains

@@ -5,10 +5,11 @@ import random
 
 import pytest
 import torch
+from safetensors.torch import save_file
+
 from latentpapers import tensorfile
 from latentpapers.errors import Corrupt, Missing, StorageFull
 from latentpapers.train import checkpoint
-from safetensors.torch import save_file
 
 
 def tree():

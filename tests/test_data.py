@@ -4,14 +4,15 @@ import gzip
 import subprocess
 import sys
 
-import latentpapers as lp
 import numpy as np
 import pytest
 import torch
+from PIL import Image
+
+import latentpapers as lp
 from latentpapers import data
 from latentpapers.data import digits, imageset, photographs, registry
 from latentpapers.errors import Corrupt, Missing, UnknownName, UserError
-from PIL import Image
 
 
 @pytest.fixture(autouse=True)

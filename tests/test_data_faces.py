@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+
 from latentpapers import data, storage
 from latentpapers.data import drawn_faces as drawn
 from latentpapers.data import faces_dcgan as portraits

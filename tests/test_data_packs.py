@@ -5,10 +5,11 @@ import io
 import numpy as np
 import pytest
 import torch
+from PIL import Image
+
 from latentpapers import data
 from latentpapers.data import cifar10, command, packs
 from latentpapers.errors import Corrupt, Missing, UnknownName, UserError
-from PIL import Image
 
 
 @pytest.fixture(autouse=True)

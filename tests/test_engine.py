@@ -5,6 +5,7 @@ import math
 import pytest
 import torch
 from engine_bed import SIDE, STAGES, ToyGan, differing, images, largest, leaves
+
 from latentpapers.errors import UnknownName, UserError
 from latentpapers.train import Fit, checkpoint, engine, fit
 from latentpapers.train.context import Context, Sampler, flipped

@@ -13,6 +13,7 @@ import engine_bed
 import pytest
 import torch
 from engine_bed import SHARED, STEPS, largest
+
 from latentpapers.train import checkpoint
 from latentpapers.train.distributed import Group, join, launch, single
 

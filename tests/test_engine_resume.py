@@ -11,6 +11,7 @@ import engine_bed
 import pytest
 import torch
 from engine_bed import ToyGan, differing, images, run_killable
+
 from latentpapers.errors import ConfigMismatch, Corrupt, Diverged, StorageFull
 from latentpapers.train import Fit, checkpoint, fit
 

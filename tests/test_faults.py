@@ -11,10 +11,11 @@ from types import SimpleNamespace
 
 import psutil
 import pytest
+from runner_bed import Bed
+
 from latentpapers import cli, config, notebook, storage
 from latentpapers.errors import Corrupt, Missing, StorageFull, UnknownName, UserError
 from latentpapers.runner import plan, supervise
-from runner_bed import Bed
 
 
 @pytest.fixture

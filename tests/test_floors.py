@@ -8,8 +8,9 @@ import subprocess
 import sys
 from pathlib import Path
 
-import latentpapers
 import pytest
+
+import latentpapers
 
 LIBRARY = Path(latentpapers.__file__).parent
 

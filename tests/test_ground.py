@@ -11,6 +11,7 @@ from typing import Literal
 import numpy as np
 import pytest
 import torch
+
 from latentpapers import check, config, paths, seeds, storage
 from latentpapers.errors import Missing, StorageFull, UnknownName, UserError
 

@@ -3,10 +3,11 @@
 import numpy as np
 import pytest
 import torch
+from scipy.spatial import geometric_slerp
+
 from latentpapers.errors import UserError
 from latentpapers.latent.attributes import mean_difference, shifted
 from latentpapers.latent.paths import linear, spherical
-from scipy.spatial import geometric_slerp
 
 
 def codes(n, z=6, seed=0):

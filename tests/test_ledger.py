@@ -5,6 +5,7 @@ import subprocess
 import sys
 
 import pytest
+
 from latentpapers import ledger, paths
 from latentpapers.errors import UnknownName
 from latentpapers.ledger import LedgerError, schemas

@@ -4,11 +4,12 @@ import math
 
 import numpy as np
 import pytest
+from scipy import stats
+
 from latentpapers import ledger
 from latentpapers.ledger import LedgerError, verdicts
 from latentpapers.ledger.schemas import Claim, Ref
 from latentpapers.ledger.verdicts import Interval, decide
-from scipy import stats
 
 TIGHT = 1e-12  # float64 round-off of a few operations
 AVAE, BEGAN = "Ours (VAE + BEGAN* + LSM)", "BEGAN"

@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
+
 from latentpapers import paths
 from latentpapers.report import stamp
 

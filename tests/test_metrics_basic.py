@@ -3,6 +3,9 @@
 import numpy as np
 import pytest
 import torch
+from scipy import stats
+from sklearn.neighbors import NearestNeighbors
+
 from latentpapers.errors import UserError
 from latentpapers.metrics.images import (
     bootstrap_mean,
@@ -11,8 +14,6 @@ from latentpapers.metrics.images import (
     nearest_distance,
 )
 from latentpapers.metrics.inception_score import inception_score
-from scipy import stats
-from sklearn.neighbors import NearestNeighbors
 
 SINGLE = 1e-5  # float32 results, over sums of a few hundred terms
 

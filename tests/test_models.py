@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+
 from latentpapers import models, tensorfile
 from latentpapers.errors import Corrupt, Missing, UnknownName, UserError
 from latentpapers.nets.began import Decoder, Encoder

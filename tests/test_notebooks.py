@@ -6,6 +6,7 @@ import re
 from pathlib import Path
 
 import pytest
+
 from latentpapers import paths
 from latentpapers.runner.parameters import parameters
 from latentpapers.runner.scrub import scrub_file

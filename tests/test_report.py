@@ -8,10 +8,11 @@ import matplotlib as mpl
 import numpy as np
 import pytest
 import torch
-from latentpapers.errors import StorageFull, UnknownName, UserError
-from latentpapers.report import diagram, figures, tables
 from PIL import Image
 from torch import nn
+
+from latentpapers.errors import StorageFull, UnknownName, UserError
+from latentpapers.report import diagram, figures, tables
 
 mpl.use("Agg")
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+
 from latentpapers import ledger, paths, storage
 from latentpapers.errors import UserError
 from latentpapers.ledger import verdicts

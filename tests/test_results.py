@@ -4,6 +4,7 @@ import json
 import subprocess
 
 import pytest
+
 from latentpapers import ledger, models, paths
 from latentpapers.report import stamp, summary
 

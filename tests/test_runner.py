@@ -8,13 +8,14 @@ import sys
 
 import numpy as np
 import pytest
+from runner_bed import PARAMETERS, Bed, cell, notebook
+
 from latentpapers.errors import UnknownName, UserError
 from latentpapers.runner import collect, plan, scrub
 from latentpapers.runner.closure import closure
 from latentpapers.runner.parameters import injected, parameters
 from latentpapers.runner.plan import Plan, Request, jobs, predicted
 from latentpapers.runner.pool import order, pooled
-from runner_bed import PARAMETERS, Bed, cell, notebook
 
 
 @pytest.fixture

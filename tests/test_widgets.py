@@ -5,10 +5,11 @@ import io
 import matplotlib as mpl
 import numpy as np
 import pytest
+from PIL import Image
+
 from latentpapers import widgets
 from latentpapers.errors import UserError
 from latentpapers.report import figures
-from PIL import Image
 
 mpl.use("Agg")
 

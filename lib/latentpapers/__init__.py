@@ -10,10 +10,13 @@ from typing import Any
 
 __version__ = "0.1.0"
 
-_SUBMODULES = frozenset(
-    "check cli config data errors latent ledger losses metrics models nets notebook papers paths "
-    "report runner seeds shapes storage train weights widgets".split()
-)
+# fmt: off
+_SUBMODULES = frozenset((
+    "check", "cli", "config", "data", "errors", "latent", "ledger", "losses", "metrics", "models",
+    "nets", "notebook", "papers", "paths", "report", "runner", "seeds", "shapes", "storage",
+    "tensorfile", "train", "widgets",
+))
+# fmt: on
 _FUNCTIONS = {"begin": "notebook", "show_source": "notebook"}
 
 

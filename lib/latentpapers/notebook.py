@@ -161,7 +161,28 @@ def begin(
     folder = Path(out_dir) if out_dir else job_folder(preset, paper, notebook, seed, run_id)
     run = Run(paper, notebook, preset, seed, where, name, folder, resolved, changes, run_id)
     run._open()
+    small_pictures()
     return run
+
+
+def small_pictures(limit: int = 60_000) -> None:
+    """Keeps inline pictures small, so that a notebook with its outputs stays below 700 kB.
+
+    Only in a kernel, and only if the notebook imported pyplot before.
+    """
+    shell = sys.modules["IPython"].get_ipython() if "IPython" in sys.modules else None
+    if not getattr(shell, "kernel", None) or "matplotlib.pyplot" not in sys.modules:
+        return
+    from functools import partial
+
+    from matplotlib.figure import Figure
+
+    from latentpapers.report import figures
+
+    # the inline backend registers its own formatter when it is first set up: do that now
+    shell.run_line_magic("matplotlib", "inline")
+    formatter = shell.display_formatter.formatters["image/png"]
+    formatter.for_type(Figure, partial(figures.png_bytes, limit=limit))
 
 
 def _check_job(opened: str) -> None:

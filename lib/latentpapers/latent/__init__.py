@@ -1,4 +1,7 @@
-"""Geometry of latent spaces: paths and attribute directions. Submodules are imported on first use."""
+"""Geometry of latent spaces: paths and attribute directions.
+
+Submodules are imported on first use.
+"""
 
 import importlib
 import pkgutil

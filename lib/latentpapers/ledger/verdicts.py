@@ -64,11 +64,13 @@ class Interval:
 
     @property
     def half_lo(self) -> float:
+        """Distance from the value down to `lo`, NaN if there is none."""
         # A percentile bootstrap of a biased statistic may lie beside its value.
         return max(0.0, self.value - self.lo) if self.lo is not None else math.nan
 
     @property
     def half_hi(self) -> float:
+        """Distance from the value up to `hi`, NaN if there is none."""
         return max(0.0, self.hi - self.value) if self.hi is not None else math.nan
 
     def text(self) -> str:

@@ -13,7 +13,6 @@ from torch.nn import functional as F
 
 from latentpapers import data, models, paths, seeds
 from latentpapers.errors import UserError
-from latentpapers.nets.digitsnet import DigitsNet
 from latentpapers.shapes import Images, Labels
 
 CHECKPOINT = "metrics/digitsnet"

@@ -1,4 +1,7 @@
-"""Networks as pure modules; a paper's room puts them together. Submodules are imported on first use."""
+"""Networks as pure modules; a paper's room puts them together.
+
+Submodules are imported on first use.
+"""
 
 import importlib
 import pkgutil

@@ -19,9 +19,10 @@ _CELL_FILE = re.compile(r"\S*ipykernel_\d+/\d+\.py")
 
 
 def scrubbed(notebook: dict[str, Any]) -> dict[str, Any]:
-    """A copy without execution counts, times, widget state, machine paths and addresses.
+    """A copy without times, widget state, machine paths and addresses.
 
-    The cell that papermill injects stays (it says what ran), under a fixed id.
+    Execution counts become 1, 2, 3, ...: nbval takes a cell with outputs and no count for one that
+    never ran. The cell that papermill injects stays (it says what ran), under a fixed id.
     """
     notebook = copy.deepcopy(notebook)
     own = notebook["metadata"].get("latentpapers")
@@ -31,7 +32,28 @@ def scrubbed(notebook: dict[str, Any]) -> dict[str, Any]:
     notebook.update(nbformat=4, nbformat_minor=5)
     for index, cell in enumerate(notebook["cells"]):
         _scrub_cell(cell, index)
+    _count(notebook["cells"])
     return notebook
+
+
+def _count(cells: list[dict[str, Any]]) -> None:
+    code = [cell for cell in cells if cell["cell_type"] == "code"]
+    for number, cell in enumerate(code, start=1):
+        cell["execution_count"] = number if cell["outputs"] else None
+        for output in cell["outputs"]:
+            if "execution_count" in output:
+                output["execution_count"] = number
+
+
+def _joined(outputs: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Neighbouring pieces of one stream as one: where it was split depends on timing."""
+    out: list[dict[str, Any]] = []
+    for output in outputs:
+        if out and output.get("name") and output.get("name") == out[-1].get("name"):
+            out[-1]["text"] = _lines("".join(out[-1]["text"]) + "".join(output["text"]))
+        else:
+            out.append(output)
+    return out
 
 
 def _scrub_cell(cell: dict[str, Any], index: int) -> None:
@@ -40,9 +62,8 @@ def _scrub_cell(cell: dict[str, Any], index: int) -> None:
     cell["id"] = "injected" if injected else cell.get("id") or f"cell-{index}"
     cell["source"] = _lines(cell["source"])
     if cell["cell_type"] == "code":
-        cell["execution_count"] = None
         kept = (_scrub_output(output) for output in cell["outputs"])
-        cell["outputs"] = [output for output in kept if output is not None]
+        cell["outputs"] = _joined([output for output in kept if output is not None])
 
 
 def _scrub_output(output: dict[str, Any]) -> dict[str, Any] | None:
@@ -50,8 +71,6 @@ def _scrub_output(output: dict[str, Any]) -> dict[str, Any] | None:
     data = output.get("data", {})
     if WIDGET in data:
         return None
-    if "execution_count" in output:
-        output["execution_count"] = None
     if "metadata" in output:
         output["metadata"] = {}
     for mime in [m for m in data if m.startswith("text/") or m == "image/svg+xml"]:
@@ -112,6 +131,7 @@ def as_committed(executed: dict[str, Any], source: dict[str, Any]) -> dict[str, 
     for cell, ran in zip(result["cells"], own):
         if cell["cell_type"] == "code":
             cell["outputs"] = ran["outputs"]
+    _count(result["cells"])
     return result
 
 
