@@ -7,6 +7,7 @@ import pytest
 
 from latentpapers import ledger, models, paths
 from latentpapers.report import stamp, summary
+from latentpapers.runner import reproduce
 
 RESULTS = paths.root() / "results"
 MIB = 2**20
@@ -22,7 +23,13 @@ def test_results_agree_with_their_manifest_tables_and_verdicts():
 
 
 def test_readme_is_generated_from_them():
-    assert summary.readme_is_current(paths.root() / "README.md")
+    assert summary.readme_is_current(paths.root() / "README.md", reproduce.costs())
+
+
+def test_titles_show_the_current_verdicts():
+    for path in sorted((paths.root() / "notebooks" / "avae").glob("*.ipynb")):
+        notebook = json.loads(path.read_text())
+        assert summary.with_verdicts(notebook, "avae") == notebook, f"{path.stem}: make refresh"
 
 
 @pytest.mark.parametrize("folder", FOLDERS, ids=lambda p: f"{p.parent.name}/{p.name}")

@@ -1,14 +1,18 @@
-"""The generated parts of README: what each preset costs, and what held.
+"""The generated words of README and of the notebooks' titles: costs, and what held.
 
-They stand between two marker lines and are rewritten by `update_readme`; a test calls
-`readme_is_current`. Nobody types a result.
+They stand between marker lines and are rewritten by `make refresh`; tests fail if they are not
+current. Nobody types a result.
 """
 
+import copy
+import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from latentpapers import storage
+from latentpapers.config import named
 from latentpapers.errors import UserError
 from latentpapers.report import sources
 from latentpapers.report.tables import NOTHING, markdown_row
@@ -116,3 +120,32 @@ def _replaced(text: str, name: str, table: str) -> str:
         raise UserError(f"{name} needs the lines {BEGIN} and {END}, once each and in this order.")
     head, _, rest = text.partition(BEGIN)
     return f"{head}{BEGIN}\n{table}{END}{rest.partition(END)[2]}"
+
+
+_TITLE = re.compile(r"<!-- verdicts:begin ([\w\s-]+) -->.*?<!-- verdicts:end -->", re.DOTALL)
+
+
+def with_verdicts(
+    notebook: dict[str, Any], paper: str, *, base: Path | None = None
+) -> dict[str, Any]:
+    """A copy of a notebook whose title cell shows the current verdicts of the claims it decides.
+
+    They stand between `<!-- verdicts:begin ID ID -->` and `<!-- verdicts:end -->`; a notebook
+    without these markers is returned as it is.
+
+    Raises:
+        UnknownName: an id that the paper's ledger does not have.
+    """
+    notebook = copy.deepcopy(notebook)
+    title = notebook["cells"][0]
+    known = {j.claim.id: j for j in sources.judged(paper, base)}
+
+    def block(match: re.Match[str]) -> str:
+        ids = match.group(1).split()
+        found = [named("claim", i, known) for i in ids]
+        lines = [[f"`{j.claim.id}`", _short(j.claim.text), f"**{j.text}**"] for j in found]
+        table = _table(["claim", "the paper says", "verdict here"], lines)
+        return f"<!-- verdicts:begin {' '.join(ids)} -->\n\n{table}\n\n<!-- verdicts:end -->"
+
+    title["source"] = _TITLE.sub(block, "".join(title["source"])).splitlines(keepends=True)
+    return notebook

@@ -382,6 +382,13 @@ def predicted(job: Job) -> tuple[float, int]:
     return float(seconds), int(memory)
 
 
+def expectations(paper: str, preset: str) -> list[tuple[float, int]]:
+    """The measured (seconds, MB) of the jobs of a paper and preset, from its `EXPECT`."""
+    room = LIBRARY / "papers" / f"{paper}.py"
+    known = _expect(room) if room.is_file() else {}
+    return [cost for name, cost in known.items() if name.startswith(f"{preset}/")]
+
+
 @functools.cache
 def _expect(room: Path) -> dict[str, tuple[float, int]]:
     for node in ast.parse(room.read_text()).body:

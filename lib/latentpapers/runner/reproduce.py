@@ -8,10 +8,12 @@ import subprocess
 import sys
 from pathlib import Path
 
-from latentpapers import paths
+from latentpapers import config, paths, storage
 from latentpapers.errors import UserError
-from latentpapers.runner import collect, local, supervise
-from latentpapers.runner.plan import Job, Plan, Request, jobs, predicted
+from latentpapers.report import summary
+from latentpapers.runner import collect, local, scrub, supervise
+from latentpapers.runner.cells import read_notebook
+from latentpapers.runner.plan import Job, Plan, Request, expectations, jobs, predicted
 
 
 def reproduce(
@@ -42,7 +44,37 @@ def reproduce(
     failed = Plan(plan.jobs).pending()
     for job in failed:
         print(f"not finished: {job.id}", file=sys.stderr)
-    return max(1 if failed else 0, compare(request, refresh=refresh, skip=failed))
+    status = max(1 if failed else 0, compare(request, refresh=refresh, skip=failed))
+    if refresh:
+        refresh_words()
+    return status
+
+
+def refresh_words() -> None:
+    """Brings the generated words of README and of the notebooks' titles up to date."""
+    summary.update_readme(paths.root() / "README.md", costs())
+    for paper in summary.sources.papers():
+        for file in sorted((paths.root() / "notebooks" / paper).glob("*.ipynb")):
+            old = read_notebook(file)
+            text = scrub.text(summary.with_verdicts(old, paper))
+            if text != file.read_text():
+                storage.write_text(file, text)
+
+
+_WHERE = {"quick": "2 CPU cores", "gpu": "one modern GPU", "paper": "one or many GPUs"}
+
+
+def costs() -> dict[str, dict[str, str]]:
+    """What each preset costs, from the papers' measured `EXPECT` tables, for README."""
+    found: dict[str, list[str]] = {name: [] for name in config.NAMES}
+    for paper in summary.sources.papers():
+        for preset in config.NAMES:
+            seen = expectations(paper, preset)
+            if seen:
+                seconds, memory = sum(s for s, _ in seen), max(m for _, m in seen)
+                found[preset].append(f"{paper} {seconds:.0f} CPU-s, {memory / 1000:.1f} GB")
+    return {name: {"where": _WHERE[name], "cost": "; ".join(found[name]) or "not run yet"}
+            for name in config.NAMES}  # fmt: skip
 
 
 def compare(request: Request, *, refresh: bool = False, skip: list[Job] = ()) -> int:  # type: ignore[assignment]
