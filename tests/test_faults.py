@@ -100,7 +100,7 @@ def test_the_second_gpu_must_exist_too(monkeypatch):
     torch = type(sys)("torch")
     torch.cuda = type("C", (), {k: staticmethod(v) for k, v in one.items()})
     monkeypatch.setitem(sys.modules, "torch", torch)
-    assert notebook.pick_device("auto", "gpu") == ("cuda:0", "X")
+    assert notebook.pick_device("auto", "gpu") == ("cuda", "X")
     with pytest.raises(UserError, match="cuda:1"):
         notebook.pick_device("cuda:1", "gpu")
 

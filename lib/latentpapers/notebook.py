@@ -111,7 +111,9 @@ def pick_device(device: str, preset: str) -> tuple[str, str]:
 
     wanted = int(device.partition(":")[2] or 0)
     if wanted < (torch.cuda.device_count() if torch.cuda.is_available() else 0):
-        return f"cuda:{wanted}", torch.cuda.get_device_name(wanted)
+        # `cuda` alone means all of them: a training then shares its work
+        where = f"cuda:{wanted}" if ":" in device else "cuda"
+        return where, torch.cuda.get_device_name(wanted)
     if device == "auto":
         return "cpu", "cpu"
     raise UserError(f"device {device!r} was asked for and torch sees no such GPU; use device=auto.")

@@ -4,6 +4,7 @@ A VAE is the generator, an auto-encoder the discriminator, a controller keeps th
 BEGAN, BEGAN* + LSM and a plain VAE are the same step with terms switched off: rows of `METHODS`.
 """
 
+import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -12,7 +13,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from latentpapers import config, data, models
+from latentpapers import config, data, models, storage
 from latentpapers.errors import UnknownName
 from latentpapers.losses import energy as E
 from latentpapers.losses import variational as V
@@ -341,7 +342,8 @@ _DIGITS = {"data": "digits", "size": 32, "channels": 1, "images": 4000, "latent"
 _SMALL = {"width": 16, "latent": 32, "lr": 1e-3, "halve_every": 4000, "gains_scale": 100.0,
           "precision": "bf16"}  # fmt: skip
 
-# How the shipped checkpoints were trained: an hour of two CPU cores, named so in their cards.
+# How the shipped checkpoints were trained, on two CPU cores; `latentpapers train avae --run NAME`.
+# What the time allowed is in their cards: a few percent of the paper's budget at best.
 SHIPPED: dict[str, Training] = {
     **_table(**{**_SMALL, **_DIGITS, "halve_every": 1000}, steps=3000),
     **_pictures(
@@ -350,6 +352,15 @@ SHIPPED: dict[str, Training] = {
         {"data": "drawn-faces", "size": 64, "images": 10_000, "steps": 4_000, **_SMALL},
         {},
     ),
+}
+
+# Networks that a shipped file keeps; all of them where nothing is said.
+KEPT: dict[str, tuple[str, ...]] = {
+    **{f"table_{m}": ("decoder",) for m in ("began", "began_lsm", "avae")},
+    "faces_vae": ("decoder",),
+    "faces_began": ("decoder",),
+    "large_avae": ("decoder",),
+    "attributes_avae": ("encoder", "decoder"),
 }
 
 _GPU = {"width": 64, "latent": 64, "lr": 2e-4, "gains_scale": 10.0, "precision": "bf16",
@@ -403,32 +414,56 @@ def train(
     path: Path,
     device: str = "cpu",
     group: Group | None = None,
+    only: tuple[str, ...] = (),
     progress: Callable[..., None] | None = None,
 ) -> History:
     """Trains one run, resuming it if it was interrupted, and writes its networks with their card.
+
+    With several GPUs (or LATENTPAPERS_PROCESSES) the work is shared by that many processes, to the
+    same result up to rounding; the caller need not know.
 
     Args:
         job: the run.
         seed: of initialisation, order of images and noise.
         path: the checkpoint to write (`.safetensors`); the resumable state stands beside it.
         device, group, progress: see `train.engine.fit`.
+        only: networks to keep in `path`, empty for all.
 
     Returns:
         The losses over time.
     """
+    state = path.with_suffix(".state.safetensors")
+    processes = distributed.processes(device)
+    if group is None and processes > 1:
+        _in_processes(job, seed, path, device, processes)
+    else:
+        _fit(job, seed, state, device, group, progress)
+    if group is None or group.rank == 0:
+        export(state, path, job, seed, only=only)
+    return History.from_state(checkpoint.load(state)["history"])
+
+
+def _fit(
+    job: Training, seed: int, state: Path, device: str, group: Group | None,
+    progress: Callable[..., None] | None,
+) -> None:  # fmt: skip
     pixels = data.load(job.data, size=job.size, split="train", n=job.images).pixels
-    step = Step(job, seed, device)
     plan = Fit(
         steps=job.steps, batch=job.batch, seconds=job.seconds, log_every=job.log_every,
         flip=job.data not in ("digits", "drawn-faces"), precision=job.precision,
         compile=job.compile,
     )  # fmt: skip
-    state = path.with_suffix(".state.safetensors")
-    history = fit(step, pixels, plan, seed=seed, config=job, path=state, device=device,
-                  group=group, progress=progress)  # fmt: skip
-    if group is None or group.rank == 0:
-        export(state, path, job, seed)
-    return history
+    fit(Step(job, seed, device), pixels, plan, seed=seed, config=job, path=state, device=device,
+        group=group, progress=progress)  # fmt: skip
+
+
+def _in_processes(job: Training, seed: int, path: Path, device: str, processes: int) -> None:
+    """The same training under torchrun; the run travels as JSON."""
+    described = path.with_suffix(".job.json")
+    storage.write_json(described, config.as_dict(job))
+    words = ["train", "avae", "--job", str(described), "--seed", str(seed), "--out", str(path)]
+    distributed.launch(["-m", "latentpapers", *words, "--device", device.split(":")[0]], processes)
+    described.unlink()
 
 
 def export(
@@ -489,31 +524,32 @@ def scale_of(model: models.Model, preset: str, device: str, seeds: tuple[int, ..
 
 
 def train_from_cli(arguments: list[str]) -> int:
-    """`latentpapers train avae --run NAME [--preset gpu|shipped] [--seed 0] --out DIR`.
+    """`latentpapers train avae --run NAME [--preset gpu|shipped] [--seed 0] --out FOLDER`.
 
-    Under torchrun every process calls this; `--processes N` starts torchrun.
+    `--job FILE --out FILE` is what each process of a shared training is called with.
     """
     import argparse
 
     parser = argparse.ArgumentParser("latentpapers train avae", allow_abbrev=False)
-    parser.add_argument("--run", required=True)
+    what = parser.add_mutually_exclusive_group(required=True)
+    what.add_argument("--run")
+    what.add_argument("--job", type=Path)
     parser.add_argument("--preset", default="shipped", choices=["shipped", *PRESETS])
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--device", default="cpu")
-    parser.add_argument("--processes", type=int, default=1)
     parser.add_argument("--set", action="append", default=[], metavar="FIELD=VALUE")
-    outer = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-    outer.add_argument("--processes", type=int, default=1)
-    rest = outer.parse_known_args(arguments)[1]  # what each process gets
     args = parser.parse_args(arguments)
+    if args.job:
+        job = Training(**json.loads(args.job.read_text()))
+        state = args.out.with_suffix(".state.safetensors")
+        _fit(job, args.seed, state, args.device, distributed.join(), print_progress)
+        return 0
     table = SHIPPED if args.preset == "shipped" else PRESETS[args.preset].training
     job = config.resolve(config.named("run", args.run, table), config.parse(args.set))
-    if args.processes > 1:
-        distributed.launch(["-m", "latentpapers", "train", "avae", *rest], args.processes)
-        return 0
+    only = KEPT.get(args.run, ()) if args.preset == "shipped" else ()
     train(job, seed=args.seed, path=args.out / f"{args.run}_s{args.seed}.safetensors",
-          device=args.device, group=distributed.join(), progress=print_progress)  # fmt: skip
+          device=args.device, only=only, progress=print_progress)  # fmt: skip
     return 0
 
 

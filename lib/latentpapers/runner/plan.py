@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from latentpapers import config, paths, storage
+from latentpapers import config, data, paths, storage
 from latentpapers.errors import UnknownName, UserError
 from latentpapers.notebook import TRAINING, job_folder
 from latentpapers.runner.cells import code_cells, python_only, read_notebook
@@ -330,14 +330,28 @@ def _by_name(paper: str) -> list[str]:
 
 def data_packs(job: Job) -> dict[str, Path]:
     """The packed data on this machine that a job may read: those that its notebook, its paper's
-    room or its overrides name."""
+    room or its overrides name.
+
+    A file belongs to a data set if its name is the set's or begins with it: `faces_dcgan` to
+    `faces-dcgan`, `cifar10_jpeg_60k` to `cifar10`.
+    """
     named = _words(LIBRARY / "papers" / f"{job.paper}.py") | _words(job.source)
     named |= set(_WORD.findall(job.overrides))
     found: dict[str, Path] = {}
     for folder in reversed(paths.data_dirs()):
         if folder.is_dir():
             found |= {f.stem: f for f in sorted(folder.iterdir()) if f.is_file()}
-    return {name: file for name, file in found.items() if name in named}
+    sets = {_plain(word) for word in named & set(data.names())}
+    return {stem: file for stem, file in found.items() if _beginnings(_plain(stem)) & sets}
+
+
+def _plain(name: str) -> str:
+    return name.lower().replace("_", "-")
+
+
+def _beginnings(name: str) -> set[str]:
+    parts = name.split("-")
+    return {"-".join(parts[:i]) for i in range(1, len(parts) + 1)}
 
 
 def data_hashes(job: Job) -> dict[str, str]:

@@ -66,6 +66,20 @@ def join() -> Group:
     return Group(torch.distributed.get_rank(), world)
 
 
+def processes(device: str) -> int:
+    """How many processes a training on `device` should use.
+
+    `LATENTPAPERS_PROCESSES`, else one per GPU for `cuda` (and 1 for `cuda:1`, a single card), else
+    1; inside torchrun always 1, so that no training starts another.
+    """
+    if "WORLD_SIZE" in os.environ:
+        return 1
+    named = os.environ.get("LATENTPAPERS_PROCESSES", "")
+    if named.isdigit() and int(named) > 0:
+        return int(named)
+    return max(1, torch.cuda.device_count()) if device == "cuda" else 1
+
+
 def launch(arguments: list[str], processes: int) -> None:
     """Runs `python ARGUMENTS` in `processes` processes under torchrun and waits.
 
