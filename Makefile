@@ -89,8 +89,9 @@ gallery: $(READY)  ## static pages of all results, in public/
 bundle: $(READY)  ## code, data and wheels for a node without network, in bundle/
 	@$(RUN) bundle --out bundle $(if $(HAVE),--have $(HAVE)) $(REQUEST)
 
-benchmark: $(READY)  ## seconds and memory of every job of the preset
+benchmark: $(READY)  ## seconds and memory of every job; our code against the plain version
 	@$(RUN) benchmark $(REQUEST)
+	@OMP_NUM_THREADS=1 $(PYTHON) ci/benchmark.py
 
 clean:  ## remove what runs and builds left behind; results and .venv stay
 	@rm -rf .snakemake public bundle build dist .pytest_cache .ruff_cache

@@ -167,7 +167,7 @@ def begin(
     return run
 
 
-def small_pictures(limit: int = 60_000) -> None:
+def small_pictures(limit: int = 120_000) -> None:
     """Keeps inline pictures small, so that a notebook with its outputs stays below 700 kB.
 
     Only in a kernel, and only if the notebook imported pyplot before.

@@ -13,6 +13,7 @@ from torch.nn import functional as F
 
 from latentpapers import data, models, paths, seeds
 from latentpapers.errors import UserError
+from latentpapers.nets.digitsnet import DigitsNet
 from latentpapers.shapes import Images, Labels
 
 CHECKPOINT = "metrics/digitsnet"
@@ -44,7 +45,7 @@ def train(path: Path, *, seed: int = 0, epochs: int = 12, batch: int = 64) -> fl
     train_set, test_set = (data.load("digits", size=32, split=s) for s in ("train", "test"))
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seeds.derive(seed, "digitsnet"))
-        net = models.build(_RECIPE).train()  # its first weights come from the seed too
+        net = DigitsNet(**_RECIPE["options"]).train()  # its first weights come from the seed too
         _fit(net, data.to_float(train_set.pixels), train_set.labels, epochs, batch, seed)
     accuracy = _accuracy(net.eval(), data.to_float(test_set.pixels), test_set.labels)
     card = {

@@ -229,7 +229,7 @@ class Step:
     def objectives(self, terms: dict[str, Tensor]) -> dict[str, Tensor]:
         """Eqs 13 to 15 as printed, each to be differentiated by its own parameters alone.
 
-        `updates` takes the same gradients with a third fewer operations; a test holds them equal.
+        `updates` takes the same gradients with an eighth fewer operations; a test holds them equal.
         """
         job, t = self.job, terms
         weights = {"alpha": job.alpha, "beta": job.beta, "gamma": job.gamma}
