@@ -28,24 +28,26 @@ def library(tmp_path) -> Path:
     return tmp_path / "lib"
 
 
-@pytest.mark.parametrize(
-    ("file", "old", "new", "test"),
-    [
-        ("losses/equilibrium.py", "sign = -1 if", "sign = 1 if", "test_eq_11"),
-        ("losses/energy.py", "return real - k * (", "return real + k * (", "test_eq_13"),
-        ("losses/variational.py", "- log_variance - 1)", "+ log_variance - 1)", "test_eq_3"),
-    ],
-)
-def test_a_flipped_sign_turns_red(library, file, old, new, test):
-    path = library / "latentpapers" / file
-    assert old in path.read_text()
-    path.write_text(path.read_text().replace(old, new))
-    where = f"tests/test_avae_identities.py::{test}"
-    root = str(paths.root())
-    red = outcome([where], PYTHONPATH=str(library), LATENTPAPERS_ROOT=root)
-    assert red.returncode == 1, red.stdout + red.stderr
-    green = outcome([where], PYTHONPATH=str(paths.root() / "lib"), LATENTPAPERS_ROOT=root)
-    assert green.returncode == 0, green.stdout + green.stderr
+FLIPS = [
+    ("losses/equilibrium.py", "sign = -1 if", "sign = 1 if", "test_eq_11"),
+    ("losses/energy.py", "return real - k * (", "return real + k * (", "test_eq_13"),
+    ("losses/variational.py", "- log_variance - 1)", "+ log_variance - 1)", "test_eq_3"),
+]
+
+
+@pytest.mark.kernel
+@pytest.mark.parametrize("flipped", [True, False])
+def test_a_flipped_sign_turns_red(library, flipped):
+    """One run for all flips: each must fail its own equation's test, and none without the flip."""
+    for file, old, new, _ in FLIPS if flipped else ():
+        path = library / "latentpapers" / file
+        assert path.read_text().count(old) == 1, old
+        path.write_text(path.read_text().replace(old, new))
+    tests = [f"tests/test_avae_identities.py::{test}" for *_, test in FLIPS]
+    ran = outcome(tests, PYTHONPATH=str(library), LATENTPAPERS_ROOT=str(paths.root()))
+    counts = f"{len(FLIPS)} failed" if flipped else f"{len(FLIPS)} passed"
+    assert ran.returncode == int(flipped)
+    assert counts in ran.stdout + "3 passed" * (ran.returncode == 0), ran.stdout + ran.stderr
 
 
 @pytest.mark.parametrize("damage", ["number", "figure", "table", "stray"])
