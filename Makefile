@@ -79,9 +79,9 @@ test-latest:  ## the unit tests with the newest versions that pyproject.toml all
 test-floor:  ## the unit tests with the oldest versions that pyproject.toml allows
 	@UV="$(UV)" bash ci/other_versions.sh lowest-direct
 
-lab: setup  ## JupyterLab at the start page
+lab: setup  ## JupyterLab at the first page
 	@$(UV) pip install --quiet --python .venv/bin/python --group lab
-	@.venv/bin/jupyter lab notebooks/start_here.ipynb
+	@.venv/bin/jupyter lab $(firstword $(wildcard notebooks/start_here.ipynb) notebooks/avae/1_derivation.ipynb)
 
 gallery: $(READY)  ## static pages of all results, in public/
 	@$(RUN) gallery --out public
