@@ -137,6 +137,7 @@ def begin(
     out_dir: str = "",
     run_id: str = "",
     overrides: dict[str, Any] | None = None,
+    picture_bytes: int = 60_000,
 ) -> "Run":
     """Opens a run: resolves the preset, picks the device, writes `config.json`, prints both.
 
@@ -149,6 +150,8 @@ def begin(
         out_dir: folder to write to, empty for the job's own.
         run_id: a name for a variant, kept apart from the standard run; empty takes the runner's.
         overrides: `{"table.steps": 10}`, validated against the preset.
+        picture_bytes: largest inline picture, so that a notebook with its outputs stays below
+            700 kB; a notebook with many pictures asks for less.
 
     Raises:
         UnknownName: paper, preset, parameter or device; UserError: a wrong type, a missing GPU.
@@ -163,12 +166,12 @@ def begin(
     folder = Path(out_dir) if out_dir else job_folder(preset, paper, notebook, seed, run_id)
     run = Run(paper, notebook, preset, seed, where, name, folder, resolved, changes, run_id)
     run._open()
-    small_pictures()
+    small_pictures(picture_bytes)
     return run
 
 
-def small_pictures(limit: int = 120_000) -> None:
-    """Keeps inline pictures small, so that a notebook with its outputs stays below 700 kB.
+def small_pictures(limit: int) -> None:
+    """Holds inline pictures to `limit` bytes, by a palette first, then by size.
 
     Only in a kernel, and only if the notebook imported pyplot before.
     """
