@@ -478,6 +478,12 @@ def test_outputs_go_only_into_the_notebook_they_came_from(bed):
     merged = scrub.as_committed(executed, source)
     assert len(merged["cells"]) == len(source["cells"])
     assert merged["cells"][4]["outputs"][0]["text"] == "2"
-    executed["cells"][4]["source"] = "something else"
-    with pytest.raises(ValueError, match="other cells"):
+    reworded = copy.deepcopy(source)
+    reworded["cells"][0]["source"] = "other words, a title cell say"
+    merged = scrub.as_committed(executed, reworded)
+    assert merged["cells"][4]["outputs"][0]["text"] == "2"
+    assert "".join(merged["cells"][0]["source"]) == "other words, a title cell say"
+    changed = next(c for c in executed["cells"][::-1] if c["cell_type"] == "code")
+    changed["source"] = "something else"
+    with pytest.raises(ValueError, match="other code"):
         scrub.as_committed(executed, source)

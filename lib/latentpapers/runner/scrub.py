@@ -116,23 +116,27 @@ def text(notebook: dict[str, Any]) -> str:
 
 
 def as_committed(executed: dict[str, Any], source: dict[str, Any]) -> dict[str, Any]:
-    """The outputs of an executed notebook put into its source, cell by cell.
+    """The outputs of an executed notebook put into its source, code cell by code cell.
+
+    Words may have changed since it ran: they are no part of its fingerprint.
 
     Raises:
-        ValueError: they are not the same notebook.
+        ValueError: their code differs.
     """
-    own = [
-        c for c in executed["cells"] if "injected-parameters" not in c["metadata"].get("tags", [])
-    ]
     result = scrubbed(source)
-    same = [_lines(c["source"]) for c in own] == [c["source"] for c in result["cells"]]
-    if not same:
-        raise ValueError("the executed notebook has other cells than its source")
-    for cell, ran in zip(result["cells"], own):
-        if cell["cell_type"] == "code":
-            cell["outputs"] = ran["outputs"]
+    own, ran = _code(result), _code(executed)
+    if [c["source"] for c in own] != [_lines(c["source"]) for c in ran]:
+        raise ValueError("the executed notebook has other code than its source")
+    for cell, done in zip(own, ran):
+        cell["outputs"] = done["outputs"]
     _count(result["cells"])
     return result
+
+
+def _code(notebook: dict[str, Any]) -> list[dict[str, Any]]:
+    """Its code cells, without the one that papermill injects."""
+    cells = (c for c in notebook["cells"] if c["cell_type"] == "code")
+    return [c for c in cells if "injected-parameters" not in c["metadata"].get("tags", [])]
 
 
 def scrub_file(path: Path, *, verify: bool = False) -> bool:
