@@ -85,6 +85,7 @@ def test_a_broken_notebook_turns_red(tmp_path, broken):
             outputs=[nbformat.v4.new_output("stream", name="stdout", text=printed)],
         )
     ]
+    cells[0]["execution_count"] = 1  # nbval takes a cell without a count for one that never ran
     nb = nbformat.v4.new_notebook(cells=cells)
     nb.metadata["kernelspec"] = {
         "name": "python3",

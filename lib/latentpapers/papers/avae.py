@@ -528,7 +528,7 @@ def scale_of(model: models.Model, preset: str, device: str, seeds: tuple[int, ..
     return config.Scale(
         preset=preset, images=model.card["images"], budget=model.card["budget"],
         data=f"{job['data']} {job['size']} px, width {job['width']}", device=device, seeds=seeds,
-        standin=() if job["data"] in ("celeba", "cifar10") else (f"data {job['data']}",),
+        standin=() if job["data"] in ("celeba", "cifar10") else (job["data"],),
     )  # fmt: skip
 
 

@@ -52,7 +52,9 @@ def reproduce(
 
 def refresh_words() -> None:
     """Brings the generated words of README and of the notebooks' titles up to date."""
-    summary.update_readme(paths.root() / "README.md", costs())
+    readme = paths.root() / "README.md"
+    if readme.is_file():
+        summary.update_readme(readme, costs())
     for paper in summary.sources.papers():
         for file in sorted((paths.root() / "notebooks" / paper).glob("*.ipynb")):
             old = read_notebook(file)
