@@ -356,7 +356,7 @@ SHIPPED: dict[str, Training] = {
     **_table(**{**_SMALL, **_DIGITS, "halve_every": 1000}, steps=3000),
     **_pictures(
         {"data": "faces-dcgan", "size": 64, "images": 20_000, "steps": 2000, **_SMALL},
-        {"data": "drawn-faces", "size": 128, "images": 5_000, "steps": 500, **_SMALL},
+        {"data": "drawn-faces", "size": 128, "images": 5_000, "steps": 1500, **_SMALL},
         {"data": "drawn-faces", "size": 64, "images": 10_000, "steps": 2500, **_SMALL},
         {"faces_avae": {"steps": 6500}},
     ),
