@@ -330,7 +330,7 @@ def test_train_writes_networks_that_load_with_their_card(trained):
     assert card["history"]["terms"] == history.terms
     label = avae.scale_of(model, "quick", "cpu", (0,))
     assert "12 images seen" in label.text()
-    assert "stand-in: data none" in label.text()
+    assert "stand-in: none" in label.text()  # the data set, under its ledger name
 
 
 def test_export_can_leave_networks_out(trained, tmp_path):
