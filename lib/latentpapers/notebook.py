@@ -9,6 +9,7 @@ A run writes into its own folder alone (docs/architecture.md, "One job, one fold
 Started by a reader or by the runner it does the same.
 """
 
+import contextlib
 import dataclasses
 import importlib
 import importlib.util
@@ -173,21 +174,27 @@ def begin(
 def small_pictures(limit: int) -> None:
     """Holds inline pictures to `limit` bytes, by a palette first, then by size.
 
-    Only in a kernel, and only if the notebook imported pyplot before.
+    A picture that cannot be held to it (noise, many sharp photographs) may take up to four times
+    as much: how large a picture shows must not decide whether a run succeeds. Only in a kernel,
+    and only if the notebook imported pyplot before.
     """
     shell = sys.modules["IPython"].get_ipython() if "IPython" in sys.modules else None
     if not getattr(shell, "kernel", None) or "matplotlib.pyplot" not in sys.modules:
         return
-    from functools import partial
-
     from matplotlib.figure import Figure
 
     from latentpapers.report import figures
 
+    def inline(fig: Figure) -> bytes:
+        for bound in (limit, 2 * limit):
+            with contextlib.suppress(UserError):
+                return figures.png_bytes(fig, bound)
+        return figures.png_bytes(fig, 4 * limit)
+
     # the inline backend registers its own formatter when it is first set up: do that now
     shell.run_line_magic("matplotlib", "inline")
     formatter = shell.display_formatter.formatters["image/png"]
-    formatter.for_type(Figure, partial(figures.png_bytes, limit=limit))
+    formatter.for_type(Figure, inline)
 
 
 def _check_job(opened: str) -> None:
