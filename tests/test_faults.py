@@ -368,6 +368,16 @@ def test_a_job_is_claimed_once(tmp_path):
     assert not (tmp_path / "job" / "pid.json").exists()
 
 
+def test_an_identity_outlives_a_corrected_clock(sleeper, monkeypatch):
+    process = sleeper()
+    before = supervise.identity(process.pid)
+    real = psutil.Process.create_time
+    monkeypatch.setattr(psutil.Process, "create_time", lambda self: real(self) + 1.0)
+    assert supervise.identity(process.pid) == before
+    assert supervise.alive(before)
+    assert supervise.identity() != before
+
+
 def test_an_orphan_is_ended(tmp_path, sleeper):
     orphan = sleeper(LATENTPAPERS_JOB="quick/avae/2_training/s0")
     dead = supervise.identity(orphan.pid).rsplit(":", 1)[0] + ":1.00"  # a reused process number

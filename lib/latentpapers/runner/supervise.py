@@ -24,15 +24,26 @@ _POLL = 1.0
 
 
 def identity(pid: int | None = None) -> str:
-    """`host:pid:start time` of a process (default: this one); pids alone are reused."""
+    """`host:pid:start` of a process (default: this one); pids alone are reused."""
+    pid = os.getpid() if pid is None else pid
+    return f"{socket.gethostname()}:{pid}:{_started(pid):.2f}"
+
+
+def _started(pid: int) -> float:
+    """When a process started, 0 if it does not run: ticks since boot where the kernel tells them.
+
+    Seconds since the epoch follow every correction of the clock, so one process would get two names.
+    """
     import psutil
 
-    pid = os.getpid() if pid is None else pid
     try:
-        created = psutil.Process(pid).create_time()
+        return float(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19])
+    except (OSError, IndexError, ValueError):
+        pass
+    try:
+        return psutil.Process(pid).create_time()
     except psutil.NoSuchProcess:
-        created = 0.0
-    return f"{socket.gethostname()}:{pid}:{created:.2f}"
+        return 0.0
 
 
 def alive(who: str) -> bool:
