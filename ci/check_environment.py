@@ -25,13 +25,15 @@ def from_pyproject(folder: Path) -> dict[str, SpecifierSet]:
 
 
 def from_conda(folder: Path) -> dict[str, SpecifierSet]:
-    """The same of environment.yml.
+    """The same of environment.yml; what conda has not comes by its `pip` section.
 
     Raises:
         packaging.requirements.InvalidRequirement: a line that is no name with a range.
     """
     listed = yaml.safe_load((folder / "environment.yml").read_text())["dependencies"]
-    return {r.name: r.specifier for r in map(Requirement, listed)}
+    by_pip = [line for part in listed if isinstance(part, dict) for line in part["pip"]]
+    by_conda = [line for line in listed if isinstance(line, str) and line != "pip"]
+    return {r.name: r.specifier for r in map(Requirement, by_conda + by_pip)}
 
 
 def differences(a: dict[str, SpecifierSet], b: dict[str, SpecifierSet]) -> list[str]:
