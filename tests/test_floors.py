@@ -28,6 +28,7 @@ TOP, GROUND = FLOORS[0], FLOORS[-1]
 SIDEWAYS = {
     "models": {"nets"},
     "metrics": {"nets", "data", "models", "weights"},
+    "weights": {"nets"},
 }
 BANNED_ON_IMPORT = ("torchvision", "torch._dynamo", "matplotlib.pyplot", "sympy", "IPython")
 
@@ -180,7 +181,7 @@ print(json.dumps(out))
 TORCHLESS = ["latentpapers.ledger", "latentpapers.config", "latentpapers.seeds",
              "latentpapers.check", "latentpapers.report", "latentpapers.cli",
              "latentpapers.notebook", "latentpapers.runner.plan",
-             "latentpapers.papers"]  # fmt: skip
+             "latentpapers.papers", "latentpapers.weights"]  # fmt: skip
 LIGHT = ["latentpapers.models", "latentpapers.data", "latentpapers.losses.energy",
          "latentpapers.nets.began", "latentpapers.latent.paths", "latentpapers.metrics.images",
          "latentpapers.train.checkpoint", "latentpapers.papers.avae"]  # fmt: skip

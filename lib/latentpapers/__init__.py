@@ -14,7 +14,7 @@ __version__ = "0.1.0"
 _SUBMODULES = frozenset((
     "check", "cli", "config", "data", "errors", "latent", "ledger", "losses", "metrics", "models",
     "nets", "notebook", "papers", "paths", "report", "runner", "seeds", "shapes", "storage",
-    "tensorfile", "train", "widgets",
+    "tensorfile", "train", "weights", "widgets",
 ))
 # fmt: on
 _FUNCTIONS = {"begin": "notebook", "show_source": "notebook"}

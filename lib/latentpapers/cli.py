@@ -47,6 +47,8 @@ def parser() -> argparse.ArgumentParser:
     train.add_argument("paper")
     train.add_argument("rest", nargs=argparse.REMAINDER)
     _data_options(add("data", _data, "names | info | fetch | pack", add_help=False))
+    words = "list | info | fetch | verify | convert"
+    _data_options(add("weights", _weights, words, add_help=False))
     ledger = add("ledger", _ledger, "check the ledgers")
     ledger.add_argument("action", choices=["check"])
     gallery = add("gallery", _gallery, "build the static pages")
@@ -194,6 +196,12 @@ def _train(args: argparse.Namespace) -> int:
 
 def _data(args: argparse.Namespace) -> int:
     from latentpapers.data import command
+
+    return command.main(args.rest) or 0
+
+
+def _weights(args: argparse.Namespace) -> int:
+    from latentpapers.weights import command
 
     return command.main(args.rest) or 0
 
