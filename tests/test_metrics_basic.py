@@ -7,13 +7,9 @@ from scipy import stats
 from sklearn.neighbors import NearestNeighbors
 
 from latentpapers.errors import UserError
-from latentpapers.metrics.images import (
-    bootstrap_mean,
-    bootstrap_ratio,
-    gradient_energy,
-    nearest_distance,
-)
+from latentpapers.metrics.images import gradient_energy, nearest_distance
 from latentpapers.metrics.inception_score import inception_score
+from latentpapers.metrics.intervals import bootstrap_mean, bootstrap_ratio
 
 SINGLE = 1e-5  # float32 results, over sums of a few hundred terms
 
@@ -109,14 +105,14 @@ def test_bootstrap_of_a_mean_is_scipys():
     ).confidence_interval
     # quantiles of 4000 draws scatter by sqrt(.025 * .975 / 4000) / density: 4 % of the spread
     spread = x.std() / np.sqrt(len(x))
-    assert [ours.lo, ours.hi] == pytest.approx(list(theirs), abs=5 * 0.05 * spread)
+    assert [ours.low, ours.high] == pytest.approx(list(theirs), abs=5 * 0.05 * spread)
     assert ours.value == pytest.approx(x.mean())
     assert (ours.n, ours.method) == (200, "bootstrap over images, 95 %")
 
 
 def covered(interval, truth, n, simulations, draw):
     rng = np.random.default_rng(5)
-    hits = [i.lo <= truth <= i.hi for i in (interval(draw(rng, n)) for _ in range(simulations))]
+    hits = [i.low <= truth <= i.high for i in (interval(draw(rng, n)) for _ in range(simulations))]
     return np.mean(hits)
 
 
@@ -134,7 +130,7 @@ def test_bootstrap_interval_covers_as_theory_says():
 
     def half(x):
         i = bootstrap_mean(x, resamples=400)
-        return type(i)(i.value, (i.lo + i.value) / 2, (i.hi + i.value) / 2, i.n, i.method)
+        return type(i)(i.value, (i.low + i.value) / 2, (i.high + i.value) / 2, i.n, i.method)
 
     tolerance = 4 * np.sqrt(theory * (1 - theory) / 400)
     assert covered(ours, 0.3, 40, 400, draw) == pytest.approx(theory, abs=tolerance)
@@ -160,7 +156,7 @@ def test_bootstrap_takes_tensors_and_is_a_function_of_its_seed():
     one = bootstrap_mean(x.clone().requires_grad_())
     assert one == bootstrap_mean(x.double().numpy())
     assert one != bootstrap_mean(x, seed=1)
-    assert one.lo < one.value < one.hi
+    assert one.low < one.value < one.high
     ratio = bootstrap_ratio(x.clone().requires_grad_(), x[:20])
     assert ratio == bootstrap_ratio(x.numpy(), x[:20].numpy())
     assert ratio.value == pytest.approx(float(x.mean() / x[:20].mean()), rel=SINGLE)
@@ -231,7 +227,7 @@ def test_order_and_type_do_not_matter():
     assert inception_score(shuffled).value == pytest.approx(inception_score(p).value, rel=1e-12)
     assert inception_score(p.float()).value == pytest.approx(inception_score(p).value, rel=1e-5)
     assert inception_score(p) == inception_score(p)
-    assert inception_score(p, seed=1).lo != inception_score(p).lo
+    assert inception_score(p, seed=1).low != inception_score(p).low
 
 
 def test_inception_score_interval_covers():
@@ -251,7 +247,7 @@ def test_inception_score_interval_covers():
 
     def half(p):
         s = inception_score(p, resamples=100)
-        return type(s)(s.value, (s.lo + s.value) / 2, (s.hi + s.value) / 2, s.n)
+        return type(s)(s.value, (s.low + s.value) / 2, (s.high + s.value) / 2, s.n, s.method)
 
     assert covered(ours, truth, 200, 200, draw) == pytest.approx(0.94, abs=0.065)
     assert covered(half, truth, 200, 200, draw) < 0.94 - 0.065  # control
@@ -259,7 +255,7 @@ def test_inception_score_interval_covers():
 
 def test_interval_surrounds_the_value():
     score = inception_score(softmax(200, 6))
-    assert score.lo < score.value < score.hi
+    assert score.low < score.value < score.high
     assert score.n == 200
 
 

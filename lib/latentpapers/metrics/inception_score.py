@@ -4,39 +4,22 @@ exp(E_x KL(p(y | x) || p(y))) (Salimans et al. 2016; AVAE section 5.3). What mak
 comparable is the classifier, the number of samples and the splits: they are in the protocol id.
 """
 
-from dataclasses import dataclass
-
 import numpy as np
 from jaxtyping import Float
 from torch import Tensor
 
 from latentpapers import seeds
 from latentpapers.errors import UserError
-
-
-@dataclass(frozen=True)
-class Score:
-    """A score with a 95 % interval.
-
-    Attributes:
-        value: over all samples at once.
-        lo, hi: percentile bootstrap over images, re-centred on `value`: resampling repeats
-            images, which makes p(y) less even and so shifts the resamples, but not their spread.
-        n: samples.
-        method: how the interval was made.
-    """
-
-    value: float
-    lo: float
-    hi: float
-    n: int
-    method: str = "bootstrap over images, 95 %"
+from latentpapers.metrics.protocol import Score
 
 
 def inception_score(
     probabilities: Float[Tensor, "N K"], *, resamples: int = 200, seed: int = 0
 ) -> Score:
-    """The score of N images from their class probabilities.
+    """The score of N images from their class probabilities, over all samples at once.
+
+    The interval is a percentile bootstrap over images, re-centred on the value: resampling
+    repeats images, which makes p(y) less even and so shifts the resamples, but not their spread.
 
     Args:
         probabilities: rows that sum to 1.
@@ -52,8 +35,8 @@ def inception_score(
     counts = rng.multinomial(len(p), np.full(len(p), 1 / len(p)), size=resamples)
     draws = _score(p, counts)
     centre = np.median(draws)
-    lo, hi = np.quantile(draws, [0.025, 0.975]) - centre + value
-    return Score(value, float(lo), float(hi), len(p))
+    low, high = np.quantile(draws, [0.025, 0.975]) - centre + value
+    return Score(value, float(low), float(high), len(p), "bootstrap over images, 95 %")
 
 
 def _score(p: np.ndarray, counts: np.ndarray) -> np.ndarray:

@@ -1,0 +1,182 @@
+"""Intervals: what they cover, where they come from, what they refuse."""
+
+import numpy as np
+import pytest
+import torch
+from scipy import stats
+
+from latentpapers.errors import UserError
+from latentpapers.metrics import intervals
+from latentpapers.metrics.inception_score import inception_score
+
+
+def test_bootstrap_of_a_deviation_is_scipys():
+    x = np.random.default_rng(0).normal(30, 3, 80)
+    ours = intervals.bootstrap_std(x, resamples=4000)
+    theirs = stats.bootstrap(
+        (x,), np.std, n_resamples=4000, method="percentile", rng=np.random.default_rng(1)
+    ).confidence_interval
+    # both are quantiles of 4000 draws: 5 % of the spread each, 5 standard errors
+    spread = 3 / np.sqrt(2 * 80)
+    assert [ours.low, ours.high] == pytest.approx(list(theirs), abs=5 * 0.05 * spread)
+    assert ours.value == pytest.approx(x.std())
+
+
+# --- pairs -----------------------------------------------------------------------------------
+
+
+def test_paired_difference_is_a_bootstrap_of_the_differences():
+    rng = np.random.default_rng(0)
+    easy = rng.normal(27, 4, 60)  # what an image has in common for both methods
+    a, b = easy + rng.normal(0.3, 0.2, 60), easy + rng.normal(0, 0.2, 60)
+    found = intervals.paired_difference(torch.from_numpy(a), b)
+    plain = intervals.bootstrap_mean(a - b)
+    assert (found.value, found.low, found.high) == (plain.value, plain.low, plain.high)
+    assert found.method == "paired bootstrap over images, 95 %"
+    assert found.value == pytest.approx(a.mean() - b.mean(), abs=1e-12)
+    assert found.low > 0
+    # control: unpaired intervals overlap widely
+    one, other = intervals.bootstrap_mean(a), intervals.bootstrap_mean(b)
+    assert one.low < other.high - 1
+    swapped = intervals.paired_difference(b, a)
+    assert swapped.value == -found.value
+    assert swapped.high < 0
+
+
+def test_paired_difference_refuses_other_images():
+    with pytest.raises(UserError, match="same images"):
+        intervals.paired_difference(np.ones(4), np.ones(5))
+    for bad in (np.ones(1), np.array([1, np.nan]), np.ones((2, 2))):
+        with pytest.raises(UserError, match="finite values"):
+            intervals.paired_difference(bad, bad)
+
+
+# --- seeds -----------------------------------------------------------------------------------
+
+
+def test_over_seeds_is_students_interval():
+    x = [24.1, 24.6, 24.3, 24.9]
+    found = intervals.over_seeds(x)
+    theirs = stats.t.interval(0.95, 3, np.mean(x), stats.sem(x))
+    assert [found.low, found.high] == pytest.approx(list(theirs), rel=1e-9)
+    assert (found.n, found.method) == (4, "t over seeds, 95 %")
+    normal = stats.norm.interval(0.95, np.mean(x), stats.sem(x))
+    assert found.high - found.low > 1.5 * (normal[1] - normal[0])  # control
+
+
+def test_fewer_than_three_seeds_have_no_interval():
+    two = intervals.over_seeds([1.0, 2.0])
+    assert (two.value, two.low, two.high, two.n) == (1.5, None, None, 2)
+    assert two.method.startswith("none:")
+    assert intervals.over_seeds([1.0]).low is None
+    for bad in ([], [1.0, float("nan"), 2.0]):
+        with pytest.raises(UserError, match="over seeds"):
+            intervals.over_seeds(bad)
+
+
+# --- samples as a whole ----------------------------------------------------------------------
+
+
+def test_half_samples_cover_a_mean():
+    """n = 60 normal values; nominal 0.95. 300 simulations: 4 binomial standard errors are 0.05;
+    the standard deviation of 20 halves scatters, which Student's quantile pays for."""
+    rng = np.random.default_rng(0)
+    hits, halved = [], []
+    for s in range(300):
+        x = rng.normal(0.3, 1, 60)
+        i = intervals.half_samples(lambda part, x=x: x[part].mean(), 60, seed=s)
+        hits.append(i.low <= 0.3 <= i.high)
+        halved.append(abs(i.value - 0.3) <= (i.high - i.low) / 4)
+    assert np.mean(hits) == pytest.approx(0.95, abs=0.05)
+    assert np.mean(halved) < 0.85  # control
+
+
+def test_half_samples_state_a_bias():
+    """E[mean^2] is m^2 + 1 / n, so the bias at n is 1 / n; its estimate from 400 halves of one
+    sample has a standard error of about 10 %."""
+    x = np.random.default_rng(1).normal(0, 1, 500)
+    x = (x - x.mean()) / x.std()  # so that the halves vary about 0 and 1 exactly
+    found = intervals.half_samples(lambda part: x[part].mean() ** 2, 500, halves=400)
+    text = found.method.split("about ")[1].split(",")[0]
+    assert float(text) == pytest.approx(1 / 500, rel=0.4)
+    assert found.method.startswith("400 half samples, 95 %")
+
+
+def test_extrapolation_removes_a_bias_of_one_over_m():
+    found = intervals.subset_extrapolation(lambda part: 3 + 40 / len(part), 400)
+    assert found.value == pytest.approx(3, abs=1e-9)  # the fit of exact points
+    assert found.high - found.low < 1e-6
+    assert found.method == "extrapolated over 1/m from subsets of 100 to 400 images, 95 %"
+    curved = intervals.subset_extrapolation(lambda part: 3 + 40 / len(part) ** 0.5, 400)
+    assert abs(curved.value - 3) > 0.5  # control: another law stays biased
+
+
+def frechet(x):
+    """Between a sample and the standard normal distribution it comes from."""
+    own = np.cov(x.T)
+    roots = np.sqrt(np.linalg.eigvalsh(own))
+    return float((x.mean(0) ** 2).sum() + ((roots - 1) ** 2).sum())
+
+
+def sharp(rng, n):
+    """Class probabilities of random sharpness."""
+    return torch.from_numpy(rng.normal(0, 3, (n, 50))).softmax(1)
+
+
+def inception(p):
+    return inception_score(p, resamples=1).value
+
+
+@pytest.mark.parametrize(
+    ("measure", "draw", "truth"),
+    [
+        (frechet, lambda rng, n: rng.normal(0, 1, (n, 6)), 0.0),
+        (inception, sharp, inception(sharp(np.random.default_rng(1), 100_000))),
+    ],
+)
+def test_extrapolation_removes_the_bias_of_fid_and_inception_score(measure, draw, truth):
+    """120 samples of 300: the mean error loses at least three quarters; the interval covers the
+    truth nearly always (nominal 0.95; 4 binomial standard errors are 0.08)."""
+    rng = np.random.default_rng(0)
+    raw, found = [], []
+    for seed in range(120):
+        x = draw(rng, 300)
+        raw.append(measure(x) - truth)
+        found.append(intervals.subset_extrapolation(lambda part, x=x: measure(x[part]), 300,
+                                                    seed=seed))  # fmt: skip
+    errors = np.array([f.value for f in found]) - truth
+    assert abs(np.mean(raw)) > 5 * np.std(raw) / 120**0.5  # there is a bias to remove
+    assert abs(errors.mean()) < abs(np.mean(raw)) / 4
+    assert np.mean([f.low <= truth <= f.high for f in found]) > 0.95 - 0.08
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+def test_subsets_are_a_function_of_the_seed(seed):
+    x = np.random.default_rng(0).gamma(2, size=100)
+
+    def measure(part):
+        assert len(set(part.tolist())) == len(part)
+        return x[part].var()
+
+    for tool in (intervals.half_samples, intervals.subset_extrapolation):
+        assert tool(measure, 100, seed=seed) == tool(measure, 100, seed=seed)
+        assert tool(measure, 100, seed=seed) != tool(measure, 100, seed=2)
+
+
+def test_what_has_too_few_subsets_is_refused():
+    def ones(part):
+        return 1.0
+
+    for call in (
+        lambda: intervals.half_samples(ones, 3),
+        lambda: intervals.half_samples(ones, 10, halves=2),
+        lambda: intervals.subset_extrapolation(ones, 100, sizes=2),
+        lambda: intervals.subset_extrapolation(ones, 100, smallest=0),
+        lambda: intervals.subset_extrapolation(ones, 100, smallest=1.0),
+        lambda: intervals.subset_extrapolation(ones, 100, repeats=1),
+        lambda: intervals.subset_extrapolation(ones, 3, smallest=0.7),
+        lambda: intervals.half_samples(lambda part: float("nan"), 10),
+        lambda: intervals.subset_extrapolation(lambda part: float("inf"), 100),
+    ):
+        with pytest.raises(UserError):
+            call()
