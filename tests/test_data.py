@@ -102,7 +102,7 @@ def test_resize_keeps_a_constant_and_does_not_alias_a_checkerboard():
 
 def test_unknown_names_splits_sizes_and_numbers_name_what_exists():
     with pytest.raises(UnknownName, match=r"digits.*drawn-faces"):
-        data.load("celeba", size=64)
+        data.load("celeba-nobody", size=64)
     with pytest.raises(UnknownName, match="test, train"):
         data.load("digits", size=32, split="valid")
     with pytest.raises(UserError, match="no size 33; it has 28, 32 pixels"):
@@ -114,15 +114,19 @@ def test_unknown_names_splits_sizes_and_numbers_name_what_exists():
     assert len(data.load("digits", size=32, split="test", n=1000)) == 1000  # the control
 
 
-def test_every_entry_is_described_and_every_small_one_loads():
-    assert set(data.names()) == {"digits", "photos", "drawn-faces", "faces-dcgan", "cifar10"}
+EMBEDDED = {"digits", "photos", "drawn-faces", "faces-dcgan"}
+
+
+def test_every_entry_is_described_and_every_embedded_one_loads():
+    assert set(data.names()) >= EMBEDDED | {"cifar10", "cifar10-jpeg", "celeba", "cats", "set5"}
     for name in data.names():
         known = data.info(name)
         assert known.licence
         assert known.source
-        assert known.splits == ("train", "test")
-        if name == "cifar10":
-            continue
+        assert set(known.default) == set(known.splits) <= {"train", "valid", "test"}
+        assert (name in EMBEDDED) == (not known.needs or name == "faces-dcgan")
+    for name in EMBEDDED:
+        known = data.info(name)
         for split in known.splits:
             loaded = data.load(name, size=32, split=split, n=5)
             assert loaded.pixels.shape == (5, known.channels, 32, 32)
@@ -130,6 +134,7 @@ def test_every_entry_is_described_and_every_small_one_loads():
             assert (loaded.name, loaded.size, loaded.split) == (name, 32, split)
             assert "\n" not in loaded.describe()
             assert "5 images" in loaded.describe()
+            assert loaded.fingerprint == loaded.sha256
 
 
 @pytest.mark.parametrize("name", ["digits", "photos", "drawn-faces", "faces-dcgan"])

@@ -257,43 +257,43 @@ def cifar_file(path, per_class=4):
 
 def test_cifar_is_decoded_balanced_and_split(folders):
     originals = cifar_file(folders / "data" / cifar10.FILE)
-    train = data.load("cifar10", size=32, n=9)
+    train = data.load("cifar10-jpeg", size=32, n=9)
     # of each class images 0, 2, 3 are for training; the classes take turns
     order = [4 * label + i for i in (0, 2, 3) for label in range(3)]
     assert np.array_equal(train.pixels.numpy(), originals[order])
     assert train.labels.tolist() == [0, 1, 2] * 3
     assert train.label_names == ("airplane", "automobile", "bird")
-    test = data.load("cifar10", size=32, split="test", n=2)
+    test = data.load("cifar10-jpeg", size=32, split="test", n=2)
     assert np.array_equal(test.pixels.numpy(), originals[[1, 5]])
-    assert torch.equal(data.load("cifar10", size=32, n=4).pixels, train.pixels[:4])
-    half = data.load("cifar10", size=16, n=9)
+    assert torch.equal(data.load("cifar10-jpeg", size=32, n=4).pixels, train.pixels[:4])
+    half = data.load("cifar10-jpeg", size=16, n=9)
     assert torch.equal(half.pixels, data.resize(train.pixels, 16))
 
 
 def test_cifar_s_whole_split_is_decoded_once(folders, monkeypatch):
     cifar_file(folders / "data" / cifar10.FILE)
-    first = data.load("cifar10", size=32, n=9).pixels
+    first = data.load("cifar10-jpeg", size=32, n=9).pixels
     monkeypatch.setattr(cifar10, "_decode", lambda *_: pytest.fail("decoded again"))
-    assert torch.equal(data.load("cifar10", size=32, n=9).pixels, first)
+    assert torch.equal(data.load("cifar10-jpeg", size=32, n=9).pixels, first)
     monkeypatch.undo()
 
 
 def test_absent_and_damaged_cifar_files_are_named(folders):
     with pytest.raises(Missing, match=r"cifar10_jpeg_60k\.npz.*LATENTPAPERS_DATA"):
-        data.load("cifar10", size=32, n=1)
+        data.load("cifar10-jpeg", size=32, n=1)
     with pytest.raises(Missing, match="LATENTPAPERS_DATA"):
-        data.data_hash("cifar10", "train", 32)
+        data.data_hash("cifar10-jpeg", "train", 32)
     path = folders / "data" / cifar10.FILE
     cifar_file(path)
     with pytest.raises(Corrupt, match="holds 9 train images, not 50,000"):
-        data.load("cifar10", size=32)
-    before = data.data_hash("cifar10", "train", 32)
+        data.load("cifar10-jpeg", size=32)
+    before = data.data_hash("cifar10-jpeg", "train", 32)
     whole = path.read_bytes()
     for bad in (whole[: len(whole) // 2], whole[:5000] + b"\0\0\0\0" + whole[5004:], b""):
         path.write_bytes(bad)
-        assert data.data_hash("cifar10", "train", 32) != before
+        assert data.data_hash("cifar10-jpeg", "train", 32) != before
         with pytest.raises(Corrupt, match=r"cifar10_jpeg_60k\.npz is damaged"):
-            data.load("cifar10", size=32, n=9)
+            data.load("cifar10-jpeg", size=32, n=9)
 
 
 # --- command ----------------------------------------------------------------------------------
@@ -321,3 +321,44 @@ def test_the_command_fetches_through_the_registry(folders, monkeypatch, capsys):
     assert command.main(["fetch", "faces-dcgan", "--dest", str(folders)]) == 0
     assert asked == [("faces-dcgan", folders)]
     assert str(folders) in capsys.readouterr().out
+
+
+def test_list_show_and_verify_say_what_is_here(album, folders, capsys):
+    packs.pack_folder(album, folders / "data" / "pets.npz", 20)
+    assert command.main(["list"]) == 0
+    state = {line.split()[0]: line for line in capsys.readouterr().out.splitlines()}
+    assert "built in" in state["digits"]
+    assert "here" in state["pets"]
+    assert "fetch, 729 MB" in state["afhq-cat"]
+    assert "put by hand" in state["faces-utk"]
+    assert command.main(["info", "celeba-hq"]) == 0
+    assert "never in public" in capsys.readouterr().out
+    sheet = folders / "sheet.png"
+    assert command.main(["show", "pets", "-n", "5", "--out", str(sheet)]) == 0
+    with Image.open(sheet) as image:
+        assert image.size == (5 * 22 - 2, 20)
+        first = np.asarray(image)[:, :20].transpose(2, 0, 1)
+    assert np.array_equal(first, data.load("pets", size=20, n=1).pixels[0])
+    assert command.main(["show", "photos", "--split", "test", "-n", "3", "--out", str(sheet)]) == 0
+    capsys.readouterr()
+    assert command.main(["verify"]) == 0
+    assert "pets.npz: 12 images decode" in capsys.readouterr().out
+    assert command.main(["verify", "digits"]) == 0
+    damaged = (folders / "data" / "pets.npz").read_bytes()
+    (folders / "data" / "pets.npz").write_bytes(damaged[: len(damaged) // 2])
+    with pytest.raises(Corrupt, match="is damaged"):
+        command.main(["verify", "pets"])
+
+
+def test_pack_takes_a_format_and_a_quality(album, folders, capsys):
+    sizes = {}
+    for options in (["png"], ["webp"], ["jpeg", "--quality", "30"]):
+        out = folders / f"{options[0]}.npz"
+        words = ["pack", str(album), "--size", "20", "--out", str(out), "--format", *options]
+        assert command.main(words) == 0
+        sizes[options[0]] = out.stat().st_size
+    assert sizes["jpeg"] < sizes["webp"] < sizes["png"]
+    with pytest.raises(UserError, match="unknown format"):
+        command.main(["pack", str(album), "--size", "20", "--format", "gif"])
+    with pytest.raises(UserError, match="no quality 200"):
+        command.main(["pack", str(album), "--size", "20", "--quality", "200"])

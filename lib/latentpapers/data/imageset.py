@@ -46,6 +46,11 @@ class ImageSet:
     def __len__(self) -> int:
         return len(self.pixels)
 
+    @property
+    def fingerprint(self) -> str:
+        """SHA-256 of what is in the set: the pixels and their shape."""
+        return self.sha256
+
     def to(self, device: str | torch.device) -> "ImageSet":
         """The same set with its tensors on `device`."""
         return replace(self, **self._each(lambda tensor: tensor.to(device)))

@@ -14,20 +14,27 @@ import json
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from latentpapers import paths, storage
+from latentpapers.data import imagefiles
 from latentpapers.errors import Corrupt, Missing, StorageFull, UserError
 
+if TYPE_CHECKING:
+    from latentpapers.data.entry import Info
+    from latentpapers.data.imageset import ImageSet
+
 FORMAT = "latentpapers-pack/1"
-SUFFIXES = frozenset([".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff"])
+SUFFIXES = imagefiles.SUFFIXES
 _TEST_FOLDERS, _TRAIN_FOLDERS = frozenset({"test", "val"}), frozenset({"train"})
 _DAMAGE = (zipfile.BadZipFile, zlib.error, ValueError, KeyError, EOFError, OSError, SyntaxError)
+_KEEP = 1000  # decoded images that are worth a file in the cache folder
 
 Codec = dict[str, Any]
 LOSSLESS: Codec = {"format": "WEBP", "lossless": True, "quality": 100, "method": 4}
@@ -63,19 +70,36 @@ class Pack:
     def order(self, split: str) -> np.ndarray:
         """Indices of a split in the order of a hash of their names: a fixed shuffle."""
         members = np.flatnonzero(self.is_test == (split == "test"))
-        return np.array(sorted(members, key=lambda i: _name_hash(self.names[i])), dtype=np.int64)
+        names = _short_names(self.names)
+        return np.array(sorted(members, key=lambda i: _name_hash(names[i])), dtype=np.int64)
 
     def decode(self, index: np.ndarray | None = None) -> np.ndarray:
-        """Images `index` (all if None) as uint8 (N, 3, size, size).
+        """Images `index` (all if None) as uint8 (N, 3, size, size), on all processors.
+
+        Whoever asks for most of a large pack has the whole of it decoded once: the pixels stay in
+        the cache folder, under the hash of the pack's content.
 
         Raises:
             Corrupt: an image that does not decode, or not to the pixels that were packed.
         """
-        index = np.arange(len(self)) if index is None else np.asarray(index)
+        everything = np.arange(len(self))
+        index = everything if index is None else np.asarray(index)
+        if len(index) < max(_KEEP, len(self) / 2):
+            return self._decode(index)
+        key = f"{self.path.stem}-{self.sha256[:16]}"
+        return np.asarray(decoded(key, lambda: self._decode(everything))[index])
+
+    def _decode(self, index: np.ndarray) -> np.ndarray:
         out = np.empty((len(index), 3, self.size, self.size), dtype=np.uint8)
-        with _reading(self.path):
-            for row, i in zip(out, index):
-                row[:] = self._image(int(i))
+
+        def fill(rows: np.ndarray) -> None:
+            for row in rows:
+                out[row] = self._image(int(index[row]))
+
+        # threads: Pillow decodes outside Python's lock; in parts, so that handing over costs little
+        parts = np.array_split(np.arange(len(index)), max(1, len(index) // 64))
+        with _reading(self.path), ThreadPoolExecutor(imagefiles.workers()) as pool:
+            list(pool.map(fill, parts))
         return out
 
     def _image(self, i: int) -> np.ndarray:
@@ -89,19 +113,54 @@ class Pack:
         return pixels
 
 
+def codec(kind: str, quality: int | None = None) -> Codec:
+    """Arguments of Pillow's `save` for `webp`, `jpeg` or `png`.
+
+    Args:
+        quality: 1 to 100 for a lossy file; None is lossless for webp and png, 95 for jpeg.
+
+    Raises:
+        UserError: another kind or quality.
+    """
+    if kind not in ("webp", "jpeg", "png"):
+        raise UserError(f"unknown format {kind!r}; known: webp, jpeg, png.")
+    if quality is not None and (kind == "png" or not 1 <= quality <= 100):
+        raise UserError(
+            f"no quality {quality} for {kind}; 1 to 100 for webp and jpeg, none for png."
+        )
+    if kind == "png":
+        return {"format": "PNG", "lossless": True, "optimize": True}
+    if kind == "jpeg":
+        return {"format": "JPEG", "quality": quality or 95, "subsampling": 0, "optimize": True}
+    return {"format": "WEBP", "quality": quality, "method": 4} if quality else LOSSLESS
+
+
 def pack_folder(
-    folder: Path, out: Path, size: int, *, licence: str = "as the source", source: str = ""
+    folder: Path,
+    out: Path,
+    size: int,
+    *,
+    licence: str = "as the source",
+    source: str = "",
+    codec: Codec = LOSSLESS,
+    only: tuple[str, ...] = (),
+    flat: bool = False,
+    distinct: bool = False,
 ) -> Path:
-    """Packs every image below `folder`: centre square, reduced to `size` (Lanczos), lossless WebP.
+    """Packs every image below `folder`: centre square, reduced to `size` (Lanczos).
 
     Folders named train and test (or val) become splits; other folders on the way to an image
     become its class. Files are taken in sorted order: the same folder gives the same bytes.
 
     Args:
-        folder: searched recursively for images.
+        folder: searched recursively for images of any mode (see `imagefiles`).
         out: the `.npz` to write, atomically.
         size: height and width, 8 to 1024 pixels.
         licence, source: of the images; kept in the pack.
+        codec: how each image is compressed, see `codec`; lossless WebP.
+        only: names of the folders to take, empty for all.
+        flat: images are named by their file alone, and folders make no splits.
+        distinct: files with equal bytes are taken once.
 
     Raises:
         Missing: no such folder, or no image in it.
@@ -113,19 +172,22 @@ def pack_folder(
     if not folder.is_dir():
         raise Missing(f"no folder {folder}; name the folder that holds the images.")
     files = sorted(f for f in folder.rglob("*") if f.suffix.lower() in SUFFIXES and f.is_file())
+    files = [f for f in files if not only or set(f.relative_to(folder).parts[:-1]) & set(only)]
+    files = _distinct(files) if distinct else files
     if not files:
         raise Missing(f"no image below {folder}; known kinds: {', '.join(sorted(SUFFIXES))}.")
     where = [f.relative_to(folder) for f in files]
     splits, classes = zip(*map(_place, where))
     return write_pack(
         out,
-        (_square(file, size) for file in files),
+        imagefiles.parallel(lambda file: _square(file, size), files),
         size,
-        names=[w.as_posix() for w in where],
+        names=[w.name if flat else w.as_posix() for w in where],
         classes=classes if any(classes) else None,
-        is_test=None if None in splits else [s == "test" for s in splits],
+        is_test=None if flat or None in splits else [s == "test" for s in splits],
         licence=licence,
         source=source or folder.name,
+        codec=codec,
     )
 
 
@@ -144,12 +206,16 @@ def write_pack(
     """Writes images (uint8, (3, size, size)) as a pack, atomically; the same input, the same bytes.
 
     Args:
-        codec: keyword arguments of Pillow's `Image.save`.
+        codec: keyword arguments of Pillow's `Image.save`, see `codec`.
     """
+
+    def encode(pixels: np.ndarray) -> tuple[bytes, bytes]:
+        return _encode(pixels, codec), _short_hash(pixels)
+
     blobs, hashes = [], []
-    for pixels in images:
-        blobs.append(np.frombuffer(_encode(pixels, codec), dtype=np.uint8))
-        hashes.append(np.frombuffer(_short_hash(pixels), dtype=np.uint8))
+    for blob, digest in imagefiles.parallel(encode, images):
+        blobs.append(np.frombuffer(blob, dtype=np.uint8))
+        hashes.append(np.frombuffer(digest, dtype=np.uint8))
     arrays: dict[str, np.ndarray] = {
         "blob": np.concatenate(blobs),
         "offsets": np.concatenate([[0], np.cumsum([len(b) for b in blobs])]).astype(np.int64),
@@ -188,6 +254,23 @@ def read_pack(path: Path) -> Pack:
         if known not in (None, content):
             raise ValueError("its content does not match its hash")
         return _pack(path, arrays, meta, content)
+
+
+def load(pack: Pack, info: "Info", size: int, split: str, n: int) -> "ImageSet":
+    """The first `n` images of a split of a pack, as an `ImageSet`.
+
+    Raises:
+        Corrupt: the pack holds fewer, or an image does not decode.
+    """
+    from latentpapers.data.imageset import assemble
+
+    index = pack.order(split)[:n]
+    with _reading(pack.path):
+        if len(index) < n:
+            raise ValueError(f"it holds {len(index):,} {split} images, not {n:,}")
+    labels = None if pack.labels is None else pack.labels[index]
+    pixels = pack.decode(index)
+    return assemble(info, size, split, pixels, labels=labels, label_names=pack.label_names)
 
 
 def find(name: str) -> Path | None:
@@ -277,7 +360,7 @@ def _pack(path: Path, arrays: dict[str, np.ndarray], meta: dict[str, Any], conte
     labels = arrays.get("labels", arrays.get("label"))
     is_test = arrays.get("is_test")
     if is_test is None:
-        is_test = np.array([int(_name_hash(name)[:2], 16) < 26 for name in names])
+        is_test = np.array([int(_name_hash(n)[:2], 16) < 26 for n in _short_names(names)])
     return Pack(
         path=path,
         size=meta.get("size") or decode_image(blob[: offsets[1]].tobytes()).shape[-1],
@@ -308,6 +391,13 @@ def _short_hash(pixels: np.ndarray) -> bytes:
     return hashlib.sha256(np.ascontiguousarray(pixels).tobytes()).digest()[:16]
 
 
+def _short_names(names: np.ndarray) -> list[str]:
+    """Names without their folders where that is unambiguous: the same files, wherever they lay,
+    make the same splits and the same order."""
+    short = [str(name).rpartition("/")[2] for name in names]
+    return short if len(set(short)) == len(short) else [str(name) for name in names]
+
+
 def _name_hash(name: Any) -> str:
     return storage.sha256(str(name).encode())
 
@@ -318,6 +408,14 @@ def _encode(pixels: np.ndarray, codec: Codec) -> bytes:
     buffer = io.BytesIO()
     Image.fromarray(np.ascontiguousarray(pixels.transpose(1, 2, 0))).save(buffer, **codec)
     return buffer.getvalue()
+
+
+def _distinct(files: list[Path]) -> list[Path]:
+    """The first of each group of files with equal bytes."""
+    first: dict[str, Path] = {}
+    for file in files:
+        first.setdefault(storage.sha256_file(file), file)
+    return list(first.values())
 
 
 def _place(file: Path) -> tuple[str | None, str]:
@@ -333,18 +431,5 @@ def _place(file: Path) -> tuple[str | None, str]:
 
 def _square(file: Path, size: int) -> np.ndarray:
     """The centre square of an image file, (3, size, size)."""
-    from PIL import Image, ImageOps
-
-    try:
-        with Image.open(file) as image:
-            upright = ImageOps.exif_transpose(image).convert("RGB")
-    except (OSError, SyntaxError, ValueError) as error:
-        raise UserError(f"cannot read {file}; remove or replace it, then pack again.") from error
-    side = min(upright.size)
-    if side < size:
-        raise UserError(f"{file} is only {side} pixels; pack with --size {side} or remove it.")
-    left, top = ((length - side) // 2 for length in upright.size)
-    # cropped first: `resize(box=...)` would let the filter see pixels outside the box
-    square = upright.crop((left, top, left + side, top + side))
-    small = square.resize((size, size), Image.Resampling.LANCZOS)
-    return np.asarray(small).transpose(2, 0, 1)
+    image = imagefiles.open_image(file)
+    return imagefiles.to_array(imagefiles.centre_square(image, size, file))

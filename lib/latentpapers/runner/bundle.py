@@ -134,8 +134,8 @@ def _archive(file: Path, site: Path, plan: Plan, request: Request) -> None:
     with tarfile.open(file, "w:gz", compresslevel=6, format=tarfile.PAX_FORMAT) as archive:
         for name in sorted(_code()):
             archive.add(paths.root() / name, f"code/{name}", recursive=False, filter=_anonymous)
-        for pack in sorted({p for job in plan.jobs for p in data_packs(job).values()}):
-            archive.add(pack, f"data/{pack.name}", filter=_anonymous)
+        for place, pack in sorted({p for job in plan.jobs for p in data_packs(job).items()}):
+            archive.add(pack, f"data/{place}", filter=_anonymous)
         if site.is_dir():
             archive.add(site, "site", filter=_anonymous)
         archive.add(note, "request", filter=_anonymous)

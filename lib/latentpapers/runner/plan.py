@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from latentpapers import config, data, paths, storage
+from latentpapers.data.downloads import mark
 from latentpapers.errors import UnknownName, UserError
 from latentpapers.notebook import TRAINING, job_folder
 from latentpapers.runner.cells import code_cells, python_only, read_notebook
@@ -329,38 +330,28 @@ def _by_name(paper: str) -> list[str]:
 
 
 def data_packs(job: Job) -> dict[str, Path]:
-    """The packed data on this machine that a job may read: those that its notebook, its paper's
-    room or its overrides name.
-
-    A file belongs to a data set if its name is the set's or begins with it: `faces_dcgan` to
-    `faces-dcgan`, `cifar10_jpeg_60k` to `cifar10`.
-    """
+    """The data on this machine that a job may read, by place in its data folder: packs and folders
+    of the sets that its notebook, its paper's room or its overrides name."""
     named = _words(LIBRARY / "papers" / f"{job.paper}.py") | _words(job.source)
     named |= set(_WORD.findall(job.overrides))
-    found: dict[str, Path] = {}
-    for folder in reversed(paths.data_dirs()):
-        if folder.is_dir():
-            found |= {f.stem: f for f in sorted(folder.iterdir()) if f.is_file()}
-    sets = {_plain(word) for word in named & set(data.names())}
-    return {stem: file for stem, file in found.items() if _beginnings(_plain(stem)) & sets}
+    sets = sorted(named & set(data.names()))
+    return {_place(file): file for name in sets for file in data.files(name)}
 
 
-def _plain(name: str) -> str:
-    return name.lower().replace("_", "-")
-
-
-def _beginnings(name: str) -> set[str]:
-    parts = name.split("-")
-    return {"-".join(parts[:i]) for i in range(1, len(parts) + 1)}
+def _place(file: Path) -> str:
+    inside = (folder for folder in paths.data_dirs() if file.is_relative_to(folder))
+    return file.relative_to(next(inside, file.parent)).as_posix()
 
 
 def data_hashes(job: Job) -> dict[str, str]:
-    """A hash of each of `data_packs`: of its size, its first and its last MiB.
+    """A hash of each of `data_packs`: of a pack's size, its first and its last MiB, of a whole tar,
+    of a folder's record of its source.
 
     A pack's index with the hashes of all images lies at one of its ends, so this is enough and
     does not read gigabytes for every plan.
     """
-    return {f"data {name}": _pack_hash(file) for name, file in data_packs(job).items()}
+    found = data_packs(job)
+    return {f"data {n}": mark(f) if f.is_dir() else _pack_hash(f) for n, f in found.items()}
 
 
 _WORD = re.compile(r"[\w-]+")
@@ -371,7 +362,14 @@ def _words(file: Path) -> set[str]:
 
 
 def _pack_hash(file: Path) -> str:
-    size = file.stat().st_size
+    known = file.stat()
+    return _hash_of(file, known.st_size, known.st_mtime_ns)
+
+
+@functools.lru_cache(maxsize=256)
+def _hash_of(file: Path, size: int, changed: int) -> str:
+    if file.suffix == ".tar":  # no index and no checksums: only the whole file tells
+        return storage.sha256_file(file)
     with file.open("rb") as stream:
         first = stream.read(2**20)
         stream.seek(max(0, size - 2**20))

@@ -32,7 +32,7 @@ def identity(pid: int | None = None) -> str:
 def _started(pid: int) -> float:
     """When a process started, 0 if it does not run: ticks since boot where the kernel tells them.
 
-    Seconds since the epoch follow every correction of the clock, so one process would get two names.
+    Seconds since the epoch follow the clock's corrections: one process would get two names.
     """
     import psutil
 
