@@ -8,12 +8,19 @@ import statistics
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import replace
 
+import benchmark_metrics
 import torch
 
-from latentpapers.data import drawn_faces
+from latentpapers.data import bank, degrade, drawn_faces
+from latentpapers.latent import method, plain, walk
+from latentpapers.latent.descent import Plan
+from latentpapers.latent.inversion import Inversion
+from latentpapers.latent.pair import of_networks
 from latentpapers.metrics.images import nearest_distance
-from latentpapers.papers import avae
+from latentpapers.nets import pgan
+from latentpapers.papers import avae, lag
 from latentpapers.train.context import Context
 
 REPEATS = 7
@@ -57,6 +64,42 @@ def avae_step() -> tuple[Callable[[], object], Callable[[], object]]:
     return ours, plain
 
 
+def lag_step() -> tuple[Callable[[], object], Callable[[], object]]:
+    """All gradients of eqs 7 and 8 with penalty: bf16, channels last, one shared pass, against
+    eager fp32 in torch's default layout and the losses as printed. On a GPU where there is one."""
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    small = device == "cpu"
+    job = lag.Training("lag", "noise", 64, 16, 8, 1, norm="l2", precision="bf16",
+                       width=64 if small else 256, floor=16 if small else 64)  # fmt: skip
+    steps = lag.Step(job, 0, device), lag.Step(job, 0, device)
+    for net in steps[0].nets.values():
+        net.to(device, memory_format=torch.channels_last)
+    for net in steps[1].nets.values():
+        net.to(device)
+    batch = torch.randint(0, 256, (16, 3, 64, 64), dtype=torch.uint8, device=device)
+
+    def gradients(step: lag.Step, losses: dict[str, object]) -> None:
+        for name, net in step.nets.items():
+            if isinstance(losses[name], torch.Tensor):
+                torch.autograd.grad(losses[name], list(net.parameters()), retain_graph=True)
+        if device == "cuda":
+            torch.cuda.synchronize()
+
+    def context(precision: str) -> Context:
+        return Context(0, 0, torch.device(device), 16, 0, 16, precision)
+
+    def ours() -> None:
+        gradients(steps[0], next(steps[0].updates(batch, context("bf16"))))
+
+    def plain() -> None:
+        ctx, step = context("fp32"), steps[1]
+        x = batch.float() / 127.5 - 1
+        y = step.reduced(x)
+        gradients(step, step.objectives(x, y, ctx.noise(job.noise, *y.shape[2:]), ctx)[0])
+
+    return ours, plain
+
+
 def faces() -> tuple[Callable[[], object], Callable[[], object]]:
     """512 drawn faces of 64 px: one batch against one by one."""
     factors = drawn_faces.sample_factors(512, 0)
@@ -75,18 +118,100 @@ def distances() -> tuple[Callable[[], object], Callable[[], object]]:
     )
 
 
+def _bicubic_x4() -> tuple[torch.Tensor, Callable[[], object]]:
+    x = torch.rand(4, 3, 1024, 1024)
+    return x, lambda: degrade.downscale(x, 4)
+
+
+def against_dense() -> tuple[Callable[[], object], Callable[[], object]]:
+    """x4 bicubic of 4 images of 1024 px: tiles of the band against the dense matrix."""
+    x, ours = _bicubic_x4()
+    matrix = degrade._dense(degrade._Axis("bicubic", 1024, 256), x.dtype, "cpu")
+    return ours, lambda: matrix @ x @ matrix.T
+
+
+def against_rows() -> tuple[Callable[[], object], Callable[[], object]]:
+    """The same against one new row or column at a time."""
+    x, ours = _bicubic_x4()
+    matrix = degrade._dense(degrade._Axis("bicubic", 1024, 256), x.dtype, "cpu")
+    bands = [(row, int(row.nonzero()[0]), int(row.nonzero()[-1]) + 1) for row in matrix]
+
+    def plain() -> None:
+        rows = [torch.einsum("k,nckw->ncw", r[a:b], x[:, :, a:b]) for r, a, b in bands]
+        y = torch.stack(rows, 2)
+        torch.stack([y[..., a:b] @ r[a:b] for r, a, b in bands], 3)
+
+    return ours, plain
+
+
+def against_torch() -> tuple[Callable[[], object], Callable[[], object]]:
+    """The same against torch's antialiased bicubic, whose borders are not MATLAB's."""
+    x, ours = _bicubic_x4()
+    resize = torch.nn.functional.interpolate
+    return ours, lambda: resize(x, scale_factor=0.25, mode="bicubic", antialias=True)
+
+
+def crops() -> tuple[Callable[[], object], Callable[[], object]]:
+    """64 mirrored crops of 64 px from 12,000 images of 128 px: one gather against one by one."""
+    pixels = torch.randint(0, 256, (12_000, 3, 128, 128), dtype=torch.uint8)
+    images, index = bank.Bank(pixels), torch.randint(12_000, (64,))
+
+    def plain() -> torch.Tensor:
+        w = images.draw(index, 64, (0, 0), flip=True)
+        places = zip(index.tolist(), w.top.tolist(), w.left.tolist(), w.mirror.tolist())
+        cut = ((pixels[i, :, y : y + 64, x : x + 64], m) for i, y, x, m in places)
+        return torch.stack([c.flip(2) if m else c for c, m in cut])
+
+    return lambda: images.crops(index, 64, (0, 0), flip=True), plain
+
+
+def latents() -> tuple[Callable[[], object], Callable[[], object]]:
+    """Inversion, protoimage and weight of 16 latents, 32 px, fmap_max 64: together, one by one.
+
+    Five steps a stage: they cost the same from first to last. One candidate, so that neither side
+    gains by judging candidates once for all.
+    """
+    networks = pgan.Generator(32, fmap_max=64, latent=512), pgan.Critic(32, fmap_max=64)
+    both = of_networks(*(n.requires_grad_(False).eval() for n in networks))
+    short = Plan(steps=5, tolerance=0.0)
+    how = method.Search(
+        Inversion(statistic="alone", candidates=1, descent=short),
+        walk.Proto(descent=short), walk.Sigma(descent=replace(short, rate=0.01)), batch=1,
+    )  # fmt: skip
+    z0, candidates = method.starts(16, both, how, torch.Generator().manual_seed(0))
+
+    def plain_search() -> None:
+        judged = both.alone(both.images(candidates))
+        for z in z0.split(1):
+            z1 = plain.invert(both, both.images(z), candidates, judged, how.inversion)
+            zp = plain.protoimage(both, z, z1, how.proto)[-1]
+            plain.weights(both, z, zp, how.sigma)
+
+    return lambda: method.search(both, z0, candidates, how), plain_search
+
+
 def main() -> int:
     """Prints the table."""
     cases = {
         "AVAE step, shared backward / plain autograd": avae_step,
+        "LAG step, bf16 and shared pass / eager fp32": lag_step,
         "drawn-faces, batch / one by one": faces,
         "nearest distance, blocks / full matrix": distances,
+        "latent search, 16 at once / one by one": latents,
+        "bicubic x4 of 4 x 1024 px, band / dense matrix": against_dense,
+        "bicubic x4 of 4 x 1024 px, band / row by row": against_rows,
+        "bicubic x4 of 4 x 1024 px, band / torch antialias": against_torch,
+        "64 crops of 64 px, one gather / one by one": crops,
+        **benchmark_metrics.CASES,
     }
     print(f"{torch.get_num_threads()} thread(s), torch {torch.__version__}, median of {REPEATS}")
     print("| ours / plain | ours, ms | plain, ms | ratio |\n|---|---:|---:|---:|")
     for name, make in cases.items():
         ours, plain = medians(*make())
-        print(f"| {name} | {1e3 * ours:.0f} | {1e3 * plain:.0f} | {ours / plain:.2f} |", flush=True)
+        print(f"| {name} | {1e3 * ours:.2f} | {1e3 * plain:.2f} | {ours / plain:.2f} |", flush=True)
+        if make is against_dense:
+            rate = 4 * 1024**2 / 1e6 / ours
+    print(f"bicubic x4: {rate:.0f} megapixels/s (H x W of the input, three channels each)")
     return 0
 
 

