@@ -17,11 +17,12 @@ class Served:
     Attributes:
         cut: bytes after which the connection is closed, for the next `cuts` answers.
         ranges: whether Range requests are honoured.
+        tags: whether answers carry an ETag.
     """
 
     def __init__(self):
         self.files, self.log = {}, []
-        self.cut, self.cuts, self.ranges = 0, 0, True
+        self.cut, self.cuts, self.ranges, self.tags = 0, 0, True, True
         self.server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), self._handler())
         threading.Thread(target=self.server.serve_forever, daemon=True).start()
 
@@ -53,7 +54,8 @@ class Served:
                     return
                 self.send_response(206 if start else 200)
                 self.send_header("Content-Length", str(len(content) - start))
-                self.send_header("ETag", tag)
+                if served.tags:
+                    self.send_header("ETag", tag)
                 self.end_headers()
                 body = content[start:]
                 if served.cuts and served.cut:

@@ -21,8 +21,9 @@ FLOORS = (
     {"papers"},
     {"train"},
     {"nets", "losses", "latent", "metrics", "data", "weights", "models"},
-    {"ledger", "config", "seeds", "shapes", "storage", "tensorfile", "paths", "check", "errors"},
-)
+    {"ledger", "config", "seeds", "shapes", "storage", "tensorfile", "paths", "check", "errors",
+     "transfer", "archives", "wheels"},
+)  # fmt: skip
 TOP, GROUND = FLOORS[0], FLOORS[-1]
 # On one floor: the top and the ground among themselves, and what is named here.
 SIDEWAYS = {
@@ -181,7 +182,8 @@ print(json.dumps(out))
 TORCHLESS = ["latentpapers.ledger", "latentpapers.config", "latentpapers.seeds",
              "latentpapers.check", "latentpapers.report", "latentpapers.cli",
              "latentpapers.notebook", "latentpapers.runner.plan",
-             "latentpapers.papers", "latentpapers.weights"]  # fmt: skip
+             "latentpapers.transfer", "latentpapers.wheels", "latentpapers.papers",
+             "latentpapers.weights"]  # fmt: skip
 LIGHT = ["latentpapers.models", "latentpapers.data", "latentpapers.losses.energy",
          "latentpapers.nets.began", "latentpapers.latent.paths", "latentpapers.metrics.images",
          "latentpapers.train.checkpoint", "latentpapers.papers.avae"]  # fmt: skip

