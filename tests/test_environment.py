@@ -34,7 +34,7 @@ def test_conda_and_pip_users_get_the_same():
     [
         ("environment.yml", "numpy>=2.0", "numpy>=1.26", "numpy: pyproject.toml >=2.0, env"),
         ("environment.yml", "  - psutil>=6.0\n", "", "psutil: pyproject.toml >=6.0, env"),
-        ("environment.yml", "  - lpips", "  - tqdm>=4\n  - lpips", "tqdm: pyproject.toml absent"),
+        ("environment.yml", "  - lpips", "  - rich>=13\n  - lpips", "rich: pyproject.toml absent"),
         ("environment.yml", "python>=3.11", "python>=3.12", "python: pyproject.toml >=3.11"),
         ("pyproject.toml", '"torch>=2.11"', '"torch>=2.12"', "pytorch: pyproject.toml >=2.12"),
     ],

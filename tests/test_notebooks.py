@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from latentpapers import paths
+from latentpapers.papers import BUILT
 from latentpapers.runner.parameters import parameters
 from latentpapers.runner.scrub import scrub_file
 
@@ -35,8 +36,9 @@ def code(nb: dict) -> list[dict]:
     return [c for c in nb["cells"] if c["cell_type"] == "code"]
 
 
-def test_a_built_paper_has_the_whole_series():
-    found = [p.stem for p in NOTEBOOKS if p.parent.name == "avae"]
+@pytest.mark.parametrize("paper", BUILT)
+def test_a_built_paper_has_the_whole_series(paper):
+    found = [p.stem for p in NOTEBOOKS if p.parent.name == paper]
     assert found == list(SERIES)
 
 

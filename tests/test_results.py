@@ -6,6 +6,7 @@ import subprocess
 import pytest
 
 from latentpapers import ledger, models, paths
+from latentpapers.papers import BUILT
 from latentpapers.report import stamp, summary
 from latentpapers.runner import reproduce
 
@@ -27,12 +28,16 @@ def test_readme_is_generated_from_them():
 
 
 def test_titles_show_the_current_verdicts():
-    for path in sorted((paths.root() / "notebooks" / "avae").glob("*.ipynb")):
-        notebook = json.loads(path.read_text())
-        assert summary.with_verdicts(notebook, "avae") == notebook, f"{path.stem}: make refresh"
+    for paper in BUILT:
+        for path in sorted((paths.root() / "notebooks" / paper).glob("*.ipynb")):
+            notebook = json.loads(path.read_text())
+            current = summary.with_verdicts(notebook, paper)
+            assert current == notebook, f"{paper}/{path.stem}: make refresh"
 
 
-@pytest.mark.parametrize("folder", FOLDERS, ids=lambda p: f"{p.parent.name}/{p.name}")
+@pytest.mark.parametrize(
+    "folder", [p for p in FOLDERS if p.name in BUILT], ids=lambda p: f"{p.parent.name}/{p.name}"
+)
 def test_every_figure_and_table_of_a_built_paper_is_there(folder):
     book = ledger.load(folder.name)
     figures = {f.id for f in book.figures.figures if f.status == "done"}

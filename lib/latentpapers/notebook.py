@@ -12,7 +12,6 @@ Started by a reader or by the runner it does the same.
 import contextlib
 import dataclasses
 import importlib
-import importlib.util
 import json
 import math
 import os
@@ -78,7 +77,8 @@ def preset_table(paper: str) -> dict[str, Any]:
     Raises:
         UnknownName: neither a room nor a notebook folder of that name.
     """
-    if importlib.util.find_spec(f"latentpapers.papers.{paper}") is not None:
+    # The file, not find_spec, which would import the rooms' package into runs that need no room.
+    if (LIBRARY / "papers" / f"{paper}.py").is_file():
         return importlib.import_module(f"latentpapers.papers.{paper}").PRESETS
     known = {p.name for p in (paths.root() / "notebooks").iterdir() if p.is_dir()} | {"start"}
     if paper not in known:

@@ -1,0 +1,395 @@
+"""LAG's training step: gradients, growing, the readings, and runs through the engine and back.
+
+float64 throughout where two computations of one number are compared: what is left are roundings of
+sums in another order.
+"""
+
+import json
+
+import pytest
+import torch
+from torch.nn import functional as F
+
+from latentpapers import models
+from latentpapers.config import resolve
+from latentpapers.errors import ConfigMismatch, UnknownName, UserError
+from latentpapers.papers import lag
+from latentpapers.papers.lag import METHODS, Step, Training
+from latentpapers.train import checkpoint
+from latentpapers.train.context import Context
+from latentpapers.train.engine import Fit, Given, fit
+
+TINY = {"data": "none", "size": 16, "images": 12, "factor": 4, "steps": 4, "batch": 4, "width": 8,
+        "floor": 4, "blocks": 2, "noise": 3, "log_every": 1}  # fmt: skip
+ROUNDING = 1e-10  # relative, of float64 sums over a few thousand terms in another order
+
+
+def pixels(n=12, size=16):
+    g = torch.Generator().manual_seed(0)
+    return torch.randint(256, (n, 3, size, size), generator=g, dtype=torch.uint8)
+
+
+def context(step=4, batch=4):
+    return Context(0, step, torch.device("cpu"), batch, 0, batch)
+
+
+def double_step(method, images=0, **options):
+    step = Step(Training(method, **{**TINY, **options}), seed=0)
+    for net in step.nets.values():
+        net.double()
+    step.before_step(0, images)
+    return step
+
+
+def parameters(step):
+    return {
+        name: [p for g in o.param_groups for p in g["params"]]
+        for name, o in step.optimizers().items()
+    }
+
+
+def gradients(loss, params):
+    return torch.autograd.grad(loss, params, retain_graph=True, allow_unused=True)
+
+
+def close(found, expected):
+    for a, b in zip(found, expected, strict=True):
+        assert (a is None) == (b is None)
+        if b is not None:
+            assert torch.allclose(a, b, rtol=ROUNDING, atol=ROUNDING * float(b.abs().max() + 1e-3))
+
+
+# --- one step against eqs 5 to 8 and 10 written out -------------------------------------------
+
+
+def round_through(x, s):
+    return s * (x / s + ((x / s).round() - x / s).detach())
+
+
+def by_hand(step, batch):
+    """Eqs 5 to 8, 10 of the fully grown networks, with nothing of the library but the networks."""
+    ctx, g, c = context(), step.nets["generator"], step.nets["critic"]
+    x = batch.double() / 127.5 - 1
+    y = F.avg_pool2d(x, 4)
+    z = ctx.noise(3, 4, 4).double()
+    rho = ctx.uniform().double().view(-1, 1, 1, 1)
+    fake, middle = g(y, z), g(y, 0 * z)
+
+    def code(image):
+        return c(image, round_through((y - F.avg_pool2d(image, 4)).abs(), 8 / 255))
+
+    real = c(x, 0 * y)
+    mixed = (rho * x + (1 - rho) * fake).detach().requires_grad_()
+    (slope,) = torch.autograd.grad(code(mixed).mean(1).sum(), mixed, create_graph=True)
+    length = (slope.square().mean((1, 2, 3)) + 1e-8).sqrt()
+    centre = (real.detach() - code(middle)).square().mean()
+    critic = code(fake.detach()).mean() - real.mean() + 10 * (length - 1).square().mean()
+    return {"generator": -code(fake).mean() + 10 * centre, "critic": critic}
+
+
+def engine_gradients(step, batch):
+    (update,) = list(step.updates(batch, context()))
+    params = parameters(step)
+    assert set(update) == set(params)
+    return {
+        name: loss.gradients if isinstance(loss, Given) else gradients(loss, params[name])
+        for name, loss in update.items()
+    }
+
+
+def all_close(found, expected, params):
+    for name, own in params.items():
+        close(found[name], gradients(expected[name], own))
+
+
+def test_one_step_against_the_equations_written_out():
+    step, batch = double_step("lag"), pixels(4)
+    found, expected = engine_gradients(step, batch), by_hand(step, batch)
+    all_close(found, expected, parameters(step))
+
+
+def test_control_each_slip_is_noticed():
+    batch = pixels(4)
+    for slip in ({"norm": "l2"}, {"centre_weight": 1.0}, {"penalty_weight": 1.0},
+                 {"reading": "paper"}, {"centre_reading": "sum"}, {"target": 2.0}):  # fmt: skip
+        step = double_step("lag", **slip)
+        found, expected = engine_gradients(step, batch), by_hand(step, batch)
+        with pytest.raises(AssertionError):
+            all_close(found, expected, parameters(step))
+
+
+@pytest.mark.parametrize("images", [0, 20, 70])  # held at x2, fading in x4, grown
+@pytest.mark.parametrize("method", ["lag", "lag_no_centre", "lag_embedding", "lag_encoder"])
+def test_shared_backward_gives_the_gradients_of_the_objectives(method, images):
+    step, batch = double_step(method, images=images, phase=16), pixels(4)
+    found, ctx = engine_gradients(step, batch), context()
+    x = batch.double() / 127.5 - 1
+    y = step.reduced(x)
+    losses, _ = step.objectives(x, y, ctx.noise(3, 4, 4).double(), ctx)
+    all_close(found, losses, parameters(step))
+
+
+def test_a_lazy_penalty_acts_in_its_steps_with_its_weight():
+    every, batch = double_step("lag", penalty_every=4), pixels(4)
+    assert every.penalised(context(4)) == 40
+    assert every.penalised(context(5)) == 0
+    found = engine_gradients(every, batch)
+    heavy = double_step("lag", penalty_weight=40.0)
+    close(found["critic"], engine_gradients(heavy, batch)["critic"])
+
+
+# --- identities that the paper claims ----------------------------------------------------------
+
+
+def losses_of(step, x, y):
+    ctx = context()
+    return step.objectives(x, y, ctx.noise(3, 4, 4).double(), ctx)[0]
+
+
+def test_the_generators_loss_sees_the_real_image_only_through_its_code(monkeypatch):
+    """lag-c3: with P(x) held, other real images of the same low resolution image change nothing."""
+    step = double_step("lag")
+    x = pixels(4).double() / 127.5 - 1
+    y = step.reduced(x)
+    checker = torch.tensor([[1.0, -1], [-1, 1]]).double().repeat(8, 8) / 4
+    other = x + checker  # the same 4 x 4 block means, other pixels
+    torch.testing.assert_close(step.reduced(other), y)
+    free = [losses_of(step, v, y)["generator"] for v in (x, other)]
+    assert abs(float(free[0].detach() - free[1].detach())) > 1e-6  # through P(x) it does
+    held, real = step.code(x, 0 * y), step.code
+    monkeypatch.setattr(
+        step, "code", lambda v, d, ctx=None: held if bool((d == 0).all()) else real(v, d, ctx)
+    )
+    fixed = [losses_of(step, v, y)["generator"] for v in (x, other)]
+    params = parameters(step)["generator"]
+    assert torch.equal(fixed[0], fixed[1])
+    close(gradients(fixed[0], params), gradients(fixed[1], params))
+
+
+def test_without_centre_loss_the_method_is_a_conditional_gan():
+    """lag-c9: weight 0 gives the gradients of the row without a centre loss; weight 10 others."""
+    batch, grown = pixels(4), 99
+    bare = engine_gradients(double_step("lag_no_centre", images=grown), batch)
+    zero = engine_gradients(double_step("lag", images=grown, centre_weight=0.0), batch)
+    for name in ("generator", "critic"):
+        close(zero[name], bare[name])
+    full = engine_gradients(double_step("lag", images=grown), batch)
+    with pytest.raises(AssertionError):
+        close(full["generator"], bare["generator"])
+
+
+def test_a_step_in_bf16_agrees_with_one_in_fp32():
+    """What the fast step of `ci/benchmark.py` must keep: critic values within 1 % of their spread
+    over other images, gradients in the same direction (bf16 has 8 bits: 0.4 % a product)."""
+    found = {}
+    for precision in ("fp32", "bf16"):
+        job = {**TINY, "size": 32, "width": 32, "floor": 16, "norm": "l2", "batch": 8}
+        step = Step(Training("lag", **job), seed=0)
+        step.before_step(0, 0)
+        ctx = Context(0, 4, torch.device("cpu"), 8, 0, 8, precision)
+        (update,) = list(step.updates(pixels(8, 32), ctx))
+        params = parameters(step)
+        pulls = [gradients(update["generator"], params["generator"]), update["critic"].gradients]
+        images = torch.randn(64, 3, 32, 32, generator=torch.Generator().manual_seed(1))
+        with torch.no_grad():
+            values = lag.lag.value(step.code(images, torch.zeros(64, 3, 8, 8), ctx))
+        found[precision] = [torch.cat([g.flatten() for g in p]) for p in pulls], values
+    (wide, c_wide), (narrow, c_narrow) = found["fp32"], found["bf16"]
+    assert float((c_wide - c_narrow).std() / c_wide.std()) < 0.01
+    for a, b in zip(wide, narrow, strict=True):
+        assert float(torch.cosine_similarity(a, b, dim=0)) > 0.99
+
+
+# --- growing ---------------------------------------------------------------------------------
+
+
+def test_phases_of_the_paper_preset():
+    for factor, kimg in ((4, 6144), (8, 10240), (16, 14336), (32, 18432)):
+        assert lag.budget(factor) == kimg * 1024
+    job = Training("lag", **{**TINY, "factor": 8, "size": 128, "phase": lag.PHASE})
+    found = [(s.level, s.fade, s.images) for s in lag.stages_of(job)]
+    assert found == [(1, False, lag.PHASE), (2, True, lag.PHASE), (2, False, lag.PHASE),
+                     (3, True, lag.PHASE), (3, False, lag.PHASE)]  # fmt: skip
+
+
+def test_real_images_have_no_finer_details_than_the_stage():
+    step = double_step("lag", phase=16)
+    x = pixels(2).double() / 127.5 - 1
+    torch.testing.assert_close(step.real(x), x_at(x, 2))
+    step.before_step(0, 24)  # halfway through the fade
+    torch.testing.assert_close(step.real(x), (x_at(x, 2) + x) / 2)
+    step.before_step(0, 40)
+    torch.testing.assert_close(step.real(x), x)
+    assert step.fake(step.reduced(x), torch.zeros(2, 3, 4, 4).double(), context()).shape == x.shape
+
+
+def x_at(x, times):
+    return F.interpolate(F.avg_pool2d(x, times), scale_factor=times)
+
+
+def test_a_stage_that_does_not_take_part_is_not_touched():
+    step = Step(Training("lag", **TINY, phase=8), seed=0)
+    before = [p.clone() for p in step.nets["generator"].stages[1].parameters()]
+    fit(step, pixels(), Fit(steps=2, batch=4, log_every=1), seed=0, config={})
+    after = list(step.nets["generator"].stages[1].parameters())
+    assert all(torch.equal(a, b) for a, b in zip(before, after, strict=True))
+    fit(step, pixels(), Fit(steps=4, batch=4, log_every=1), seed=0, config={})
+    assert not torch.equal(before[0], after[0])
+
+
+# --- through the engine: resume, updates, methods ---------------------------------------------
+
+
+def run(job, path=None, steps=None, **plan):
+    step = Step(job, seed=0)
+    plan = Fit(steps=steps or job.steps, batch=job.batch, log_every=1, save_every=1, flip=job.flip,
+               **plan)  # fmt: skip
+    history = fit(step, pixels(), plan, seed=0, config=job, path=path)
+    return step, history
+
+
+def state(step):
+    return torch.cat([p.detach().flatten() for n in step.nets.values() for p in n.parameters()])
+
+
+@pytest.mark.parametrize("method", ["lag", "lag_relativistic", "lag_embedding"])
+def test_a_run_resumed_within_a_fade_is_the_run_in_one_piece(method, tmp_path):
+    """6 steps of 4 images: x2 up to 8 images, a fade up to 16, then grown."""
+    job = Training(method, **{**TINY, "steps": 6}, phase=8)
+    whole, history = run(job, tmp_path / "whole.safetensors")
+    path = tmp_path / "pieces.safetensors"
+    run(job, path, steps=3)
+    pieces, again = run(job, path)
+    assert torch.equal(state(whole), state(pieces))
+    assert history.rows == again.rows
+    one, two = (checkpoint.load(tmp_path / f"{n}.safetensors") for n in ("whole", "pieces"))
+    for key, value in one["ema"]["generator"].items():
+        assert torch.equal(value, two["ema"]["generator"][key])
+
+
+def test_a_resume_with_another_weight_is_refused(tmp_path):
+    job = Training("lag", **TINY)
+    run(job, tmp_path / "run.safetensors", steps=1)
+    with pytest.raises(ConfigMismatch, match=r"centre_weight: 10.0 -> 1.0"):
+        run(resolve(job, {"centre_weight": 1.0}), tmp_path / "run.safetensors")
+
+
+def test_micro_batches_change_nothing_but_rounding():
+    job = Training("lag", **TINY, flip=False)
+    (one, a), (two, b) = run(job), run(job, micro=2)
+    # float32, and a rounding step of the difference map may tip over: a thousandth of a weight
+    assert torch.allclose(state(one), state(two), atol=1e-3)
+    assert a.rows[0] == pytest.approx(b.rows[0], rel=1e-4)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_every_method_trains_every_network(method):
+    job = Training(method, **TINY)
+    before = {n: state_of(net) for n, net in Step(job, seed=0).nets.items()}
+    step, history = run(job)
+    for name, net in step.nets.items():
+        assert not torch.equal(before[name], state_of(net)), name
+    assert all(v is not None and abs(v) < 1e4 for v in history.rows[-1])
+
+
+def state_of(net):
+    return torch.cat([p.detach().flatten() for p in net.parameters()])
+
+
+def test_alternating_updates_differ_from_joint_ones_after_the_first_critic_step():
+    joint, _ = run(Training("lag", **TINY))
+    alternate, _ = run(Training("lag", **TINY, updates="alternate"))
+    assert not torch.equal(state(joint), state(alternate))
+    step = double_step("lag", updates="alternate")
+    groups = step.updates(pixels(4), context())
+    assert set(next(groups)) == {"critic"}
+    assert set(next(groups)) == {"generator"}
+
+
+def test_the_same_seed_gives_the_same_networks_and_another_seed_others():
+    a, b, c = (Step(Training("lag", **TINY), seed=s) for s in (0, 0, 1))
+    assert torch.equal(state(a), state(b))
+    assert not torch.equal(state(a), state(c))
+
+
+# --- refusals ---------------------------------------------------------------------------------
+
+
+def test_bad_runs_are_refused_in_one_sentence(tmp_path):
+    with pytest.raises(UnknownName, match="lag_encoder"):
+        Step(Training("esrgan", **TINY), seed=0)
+    for size, factor in ((48, 4), (16, 32), (16, 3)):
+        with pytest.raises(UserError, match="power of two"):
+            Step(Training("lag", **{**TINY, "size": size, "factor": factor}), seed=0)
+
+
+# --- the file and back, sampling ----------------------------------------------------------------
+
+
+@pytest.fixture
+def shipped(tmp_path, monkeypatch):
+    class Set:
+        pixels = pixels()
+
+    monkeypatch.setattr(lag.data, "load", lambda *a, **k: Set())
+    monkeypatch.setenv("LATENTPAPERS_PROCESSES", "1")
+    job = Training("lag", **{**TINY, "data": "drawn-faces"})
+    lag.train(job, seed=0, path=tmp_path / "net.safetensors")
+    return models.load(tmp_path / "net.safetensors"), job
+
+
+def test_a_trained_model_comes_back_with_its_card(shipped):
+    model, job = shipped
+    assert lag.job_of(model) == job
+    assert model.card["images"] == 16
+    assert model.card["budget"] == pytest.approx(16 / (6144 * 1024))
+    assert set(model.parts) == {"generator", "critic"}
+    scale = lag.scale_of(model, "quick", "cpu", (0,))
+    assert scale.standin == ("drawn-faces",)
+    assert scale.data == "drawn-faces 4 to 16 px, width 8"
+    json.dumps(model.card)
+
+
+def test_sampling(shipped):
+    model, _ = shipped
+    y = lag.inputs(model, pixels(5))
+    assert y.shape == (5, 3, 4, 4)
+    many = lag.samples(model, y, 3, seed=1, block=2)
+    assert many.shape == (3, 5, 3, 16, 16)
+    assert float(many.abs().max()) <= 1
+    # convolutions of other batch sizes sum in another order
+    torch.testing.assert_close(many, lag.samples(model, y, 3, seed=1, block=5))
+    assert not torch.equal(many, lag.samples(model, y, 3, seed=2))
+    middle = lag.centre(model, y)
+    torch.testing.assert_close(lag.samples(model, y, 1, seed=1, std=0.0)[0], middle)
+    code = lag.code(model, middle, y)
+    assert code.shape == (5, 8, 4, 4)
+
+
+def test_a_baseline_has_one_output(tmp_path):
+    run(Training("edsr", **TINY), tmp_path / "e.state.safetensors")
+    lag.export(tmp_path / "e.state.safetensors", tmp_path / "e.safetensors",
+               Training("edsr", **TINY), 0)  # fmt: skip
+    model = models.load(tmp_path / "e.safetensors")
+    y = lag.inputs(model, pixels(2))
+    assert lag.centre(model, y).shape == (2, 3, 16, 16)
+    with pytest.raises(UserError, match="one output"):
+        lag.samples(model, y, 2, seed=0)
+
+
+def test_presets_resolve_and_the_paper_column_is_the_published_run():
+    for name in ("quick", "gpu", "paper"):
+        for job in lag.PRESETS[name].training.values():
+            lag.low_side(job)
+            lag.method_of(job)
+    for job in lag.SHIPPED.values():
+        lag.low_side(job)
+    for name in ("faces_x8", "faces_x32"):
+        job = lag.PRESETS["paper"].training[name]
+        assert (job.width, job.floor, job.blocks, job.noise, job.batch) == (256, 64, 8, 64, 16)
+        assert (job.lr, job.ema, job.phase, job.size) == (1e-3, 0.999, 2048 * 1024, 128)
+        assert (job.centre_weight, job.penalty_weight, job.norm) == (10.0, 10.0, "rms")
+        assert (job.penalty_every, job.reading, job.updates, job.precision) == (
+            1, "code", "joint", "fp32")  # fmt: skip
+        assert job.steps * job.batch == lag.budget(job.factor)
+        assert job.seconds is None

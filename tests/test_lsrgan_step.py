@@ -1,0 +1,355 @@
+"""LSRGAN's training step and evaluation: the four variants, who moves whom, both stages, crops."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from torch.nn import functional as F
+
+from latentpapers import data, models
+from latentpapers.errors import Missing, UserError
+from latentpapers.losses.contextual import contextual
+from latentpapers.nets.random_features import RandomFeatures
+from latentpapers.nets.rrdb import RRDBNet
+from latentpapers.papers import lsrgan
+from latentpapers.papers.lsrgan import VARIANTS, Step, Training
+from latentpapers.train import checkpoint
+from latentpapers.train.context import Context
+from latentpapers.train.engine import Fit, fit
+
+TINY = {"data": "photos", "crop": 16, "steps": 3, "batch": 4, "width": 6, "blocks": 1, "growth": 3,
+        "critic_width": 2, "encoder_width": 2, "features": "random", "init": "v01"}  # fmt: skip
+ROUNDING = 1e-9  # relative, of float64 sums of a few thousand terms in another order
+
+
+def bank():
+    g = torch.Generator().manual_seed(0)
+    hr = [torch.randint(256, (3, h, w), generator=g, dtype=torch.uint8)
+          for h, w in ((24, 40), (32, 20), (16, 16))]  # fmt: skip
+    return data.PairBank(hr, [lsrgan.reduced(x) for x in hr], 4)
+
+
+def context(step=3, batch=4, start=0, stop=4):
+    return Context(0, step, torch.device("cpu"), batch, start, stop)
+
+
+def made(variant="clsr", seed=0, **options):
+    job = Training("joint", variant=variant, **{**TINY, **options})
+    step = Step(job, seed, bank(), lsrgan.feature_network(job).double())
+    for net in step.nets.values():
+        net.double()
+    return step
+
+
+def gradients(step, ctx=None):
+    """{update: gradients} as the engine takes them; the generator's group comes first."""
+    ctx, out, order = ctx or context(), {}, []
+    for group in step.updates(torch.empty(0), ctx):
+        order.append(sorted(group))
+        for name, loss in group.items():
+            params = list(step.nets[name].parameters())
+            out[name] = torch.autograd.grad(loss, params, retain_graph=True)
+    return out, order, ctx.terms
+
+
+def written_out(step):
+    """Eqs 1, 11, 13, 14 and 10 and the relativistic losses on the networks, from the paper."""
+    hr, lr = step.crops(context())
+    nets, kind = step.nets, VARIANTS[step.job.variant]
+    fake = nets["generator"](lr)
+    if kind.perceptual == "contextual":
+        net = RandomFeatures("middle").double()
+        percep = contextual(net(fake), net(hr))
+    else:
+        net = RandomFeatures("deep").double()
+        percep = (net(fake) - net(hr)).abs().mean()
+    real, judged = nets["critic"](hr), nets["critic"](fake)
+    up = torch.sigmoid(judged - real.detach().mean())
+    down = torch.sigmoid(real.detach() - judged.mean())
+    adversarial = -(up.log().mean() + (1 - down).log().mean()) / 2
+    total = percep + 5e-3 * adversarial + 1e-2 * (fake - hr).abs().mean()
+    if kind.latent:
+        total = total - 1e-3 * (nets["encoder"](hr) - nets["encoder"](fake)).abs().mean()
+    still = fake.detach()
+    real, judged = nets["critic"](hr), nets["critic"](still)
+    own = -(torch.sigmoid(real - judged.mean()).log().mean()
+            + (1 - torch.sigmoid(judged - real.mean())).log().mean()) / 2  # fmt: skip
+    out = {"generator": total, "critic": own}
+    if kind.latent:
+        out["encoder"] = (nets["encoder"](hr) - nets["encoder"](still)).abs().mean()
+    return {
+        name: torch.autograd.grad(loss, list(nets[name].parameters()), retain_graph=True)
+        for name, loss in out.items()
+    }
+
+
+def same(found, wanted):
+    for a, b in zip(found, wanted, strict=True):
+        torch.testing.assert_close(a, b, rtol=ROUNDING, atol=ROUNDING * float(b.abs().max() + 1))
+
+
+@pytest.mark.parametrize("variant", list(VARIANTS))
+def test_every_variant_is_its_equation(variant):
+    step = made(variant)
+    found, order, _ = gradients(step)
+    wanted = written_out(step)
+    assert order == [["generator"], sorted(set(wanted) - {"generator"})]
+    for name in wanted:
+        same(found[name], wanted[name])
+
+
+def test_the_sign_of_mu_is_seen():
+    """Control for the test above: with + mu the gradients differ."""
+    right, wrong = made("lsr"), made("lsr", mu=-1e-3)
+    pairs = zip(gradients(right)[0]["generator"], gradients(wrong)[0]["generator"], strict=True)
+    assert any(float((a - b).abs().max()) > 1e-9 for a, b in pairs)
+
+
+def test_esr_is_lsr_at_mu_0():
+    """L is trained, but what it says reaches nobody: Table 4's first column is ESR retrained."""
+    plain, silent = made("esr"), made("lsr", mu=0.0)
+    assert "encoder" not in plain.nets
+    assert "encoder" in silent.nets
+    mine, _, terms = gradients(plain)
+    theirs, _, more = gradients(silent)
+    for name in ("generator", "critic"):
+        same(theirs[name], mine[name])
+    assert terms.keys() < more.keys()
+    loud = gradients(made("lsr", mu=1.0))[0]["generator"]
+    assert any(float((a - b).abs().max()) > 1e-6 for a, b in zip(loud, mine["generator"]))
+
+
+def test_the_standard_adversary_is_the_logistic_one():
+    step = made("esr", adversary="standard", features="random")
+    _, lr = step.crops(context())
+    _, _, terms = gradients(step)
+    judged = step.nets["critic"](step.nets["generator"](lr)).detach()
+    assert float(terms["adversarial"]) == pytest.approx(
+        float(F.softplus(-judged).mean()),
+        rel=1e-6,  # logged in fp32
+    )
+
+
+def test_first_stage_moves_g_and_l_apart():
+    job = Training("psnr", **TINY)
+    step = Step(job, 0, bank())
+    for net in step.nets.values():
+        net.double()
+    assert sorted(step.nets) == ["encoder", "generator"]
+    assert lsrgan.feature_network(job) is None
+    found, order, terms = gradients(step)
+    assert order == [["encoder", "generator"]]
+    hr, lr = step.crops(context())
+    wanted = torch.autograd.grad(
+        F.l1_loss(step.nets["encoder"](hr), lr), list(step.nets["encoder"].parameters())
+    )
+    same(found["encoder"], wanted)
+    assert float(terms["pixel"]) == pytest.approx(
+        float(F.l1_loss(step.nets["generator"](lr), hr)), rel=1e-6
+    )
+
+
+def test_crops_are_aligned_and_shared_by_micro_batches():
+    step = made()
+    hr, lr = step.crops(context())
+    parts = [step.crops(context(start=s, stop=s + 2)) for s in (0, 2)]
+    assert torch.equal(torch.cat([p[0] for p in parts]), hr)
+    assert torch.equal(torch.cat([p[1] for p in parts]), lr)
+    assert not torch.equal(step.crops(context(step=4))[0], hr)
+
+
+def test_both_crops_show_the_same_place():
+    """Away from the border, where a crop's own reduction lacks its surroundings, they agree."""
+    g = torch.Generator().manual_seed(1)
+    large = [torch.randint(256, (3, 64, 48), generator=g, dtype=torch.uint8)]
+    job = Training("psnr", **{**TINY, "crop": 32})
+    hr, lr = Step(job, 0, data.PairBank(large, [lsrgan.reduced(large[0])], 4)).crops(context())
+    again = data.downscale(hr, 4)
+    inside = slice(2, -2)
+    gap = (again - lr)[:, :, inside, inside].abs().max()
+    assert float(gap) < 2 / 255  # rounded once an axis, and cut at 0 and 255
+    wrong = (again - lr.flip(0))[:, :, inside, inside].abs().max()
+    assert float(wrong) > 20 / 255
+
+
+def test_relu_and_bandwidth_are_options_that_matter():
+    base = gradients(made("clsr"))[2]["percep"]
+    for option in ({"relu": True}, {"bandwidth": 0.1}):
+        assert abs(float(gradients(made("clsr", **option))[2]["percep"] - base)) > 1e-4
+    assert float(gradients(made("esr", relu=True))[2]["percep"]) != float(
+        gradients(made("esr"))[2]["percep"]
+    )
+
+
+@pytest.mark.parametrize(("init", "scaled"), [("v00", True), ("v01", False)])
+def test_readings_of_the_initialisation(init, scaled):
+    job = Training("psnr", **{**TINY, "init": init, "width": 16})
+    nets = lsrgan.networks(job, 0)
+    wide = nets["generator"].conv_body.weight.std().item() / (2 / (9 * 16)) ** 0.5
+    assert wide == pytest.approx(0.1 if scaled else 1.0, rel=0.1)  # 2,304 values: 1.5 % spread
+    dense = nets["generator"].body[0].rdb1.conv5.weight.std().item()
+    assert dense / (2 / (9 * 28)) ** 0.5 == pytest.approx(0.1, rel=0.1)
+
+
+# --- runs through the engine ----------------------------------------------------------------------
+
+
+def run(job, path, seed=0, **options):
+    lsrgan.train(job, seed=seed, path=path, **options)
+    return checkpoint.networks(path.with_suffix(".state.safetensors"))
+
+
+@pytest.fixture
+def started(tmp_path):
+    run(Training("psnr", **{**TINY, "images": 1}), tmp_path / "psnr.safetensors")
+    return tmp_path
+
+
+def joint(variant="clsr", **options):
+    return Training("joint", variant=variant, start="psnr", **{**TINY, "images": 1, **options})
+
+
+def test_a_joint_run_starts_from_the_shared_file_and_resumes_to_the_same(started):
+    whole = run(joint(), started / "whole.safetensors")
+    run(joint(steps=1), started / "pieces.safetensors")
+    pieces = run(joint(), started / "pieces.safetensors")
+    assert all(torch.equal(whole[n][k], pieces[n][k]) for n in whole for k in whole[n])
+    first = models.load(started / "psnr.safetensors")
+    nets = lsrgan.networks(joint(), 0)
+    digest = lsrgan.begin_from(nets, joint(), started / "x.safetensors")
+    assert len(digest) == 64
+    for name in ("generator", "encoder"):
+        for mine, theirs in zip(nets[name].parameters(), first[name].parameters(), strict=True):
+            assert torch.equal(mine, theirs)
+    other = run(joint(), started / "other.safetensors", seed=1)
+    assert any(not torch.equal(whole["generator"][k], other["generator"][k])
+               for k in whole["generator"])  # fmt: skip
+
+
+def test_the_card_adds_up_both_stages(started):
+    run(joint("lsr"), started / "lsr_s0.safetensors", only=("generator",))
+    model = models.load(started / "lsr_s0.safetensors")
+    assert list(model.parts) == ["generator"]
+    assert model.card["images"] == 2 * 3 * 4
+    assert model.card["budget"] == pytest.approx(24 / (2 * 16 * 500_000))
+    scale = lsrgan.scale_of(model, "quick", "cpu", (0,), "photos")
+    assert scale.standin == ("photos", "random", "photos") or scale.standin == ("photos", "random")
+    assert "RRDB 6 x 1" in scale.data
+
+
+def test_a_start_that_is_not_there_or_does_not_fit(started, tmp_path):
+    with pytest.raises(Missing, match="train 'nowhere' there first"):
+        lsrgan.start_file(replace(joint(), start="nowhere"), tmp_path / "x.safetensors")
+    with pytest.raises(UserError, match="other sizes"):
+        run(joint(width=8), started / "wide.safetensors")
+
+
+def test_micro_batches_give_the_run_of_one_batch_without_the_critic(tmp_path):
+    """The critic's batch normalisation sees each micro-batch apart, so stage 1 alone is equal."""
+    job, seen = Training("psnr", **TINY), []
+    for micro in (1, 2):
+        step = Step(job, 0, bank())
+        for net in step.nets.values():
+            net.double()
+        tickets = torch.zeros(4, 1, 1, 1, dtype=torch.uint8)
+        fit(step, tickets, Fit(steps=2, batch=4, micro=micro), seed=0, config=job)
+        seen.append([p.detach() for p in step.nets["generator"].parameters()])
+    same(*seen)
+
+
+def test_a_run_survives_its_way_through_json(tmp_path):
+    from latentpapers import config, storage
+
+    job = replace(lsrgan.PRESETS["paper"].training["lsr"], seconds=1.5)
+    storage.write_json(tmp_path / "job.json", config.as_dict(job))
+    assert lsrgan.from_json(tmp_path / "job.json") == job
+
+
+def test_paper_preset_is_the_published_setting():
+    runs = lsrgan.PRESETS["paper"].training
+    first, lsr = runs["psnr"], runs["lsr"]
+    assert (first.lr, first.halve_at, first.steps) == (2e-4, (200_000, 400_000), 500_000)
+    assert (lsr.lr, lsr.halve_at) == (1e-4, (50_000, 100_000, 200_000, 300_000))
+    assert (lsr.lam, lsr.eta, lsr.mu, lsr.batch, lsr.crop) == (5e-3, 1e-2, 1e-3, 16, 128)
+    assert (lsr.width, lsr.blocks, lsr.growth, lsr.features) == (64, 23, 32, "vgg19")
+    assert sorted({r.mu for r in runs.values() if r.variant == "lsr"}) == [1e-7, 1e-5, 1e-3, 1e-2]
+    for name in VARIANTS:
+        assert replace(runs[name], variant="esr") == runs["esr"]  # equal but for the variant
+
+
+def test_gpu_preset_keeps_its_budget():
+    runs = lsrgan.PRESETS["gpu"].training.values()
+    assert sum(job.seconds for job in runs) <= 600 - 75  # evaluation takes the rest
+    assert len({(j.steps, j.seconds) for j in runs if j.stage == "joint"}) == 1
+
+
+# --- inference and evaluation ---------------------------------------------------------------------
+
+
+def test_enlarge_rounds_and_clamps():
+    net = RRDBNet(6, 1, 3).eval()
+    lr = torch.randint(256, (3, 9, 7), generator=torch.Generator().manual_seed(1)).byte()
+    with torch.no_grad():
+        net.conv_last.bias += 0.5
+        whole = net(lr[None] / 255)[0]
+    wanted = (whole.clamp(0, 1) * 255).round().byte()
+    found = lsrgan.enlarge(net, lr, tile=4)
+    assert found.dtype == torch.uint8
+    assert found.shape == (3, 36, 28)
+    # tiles may round a value on the edge of two grey levels the other way
+    assert int((found.int() - wanted.int()).abs().max()) <= 1
+
+
+def test_evaluate_is_the_protocol_on_each_picture():
+    pairs = lsrgan.evaluation_pairs("photos", crop=64, each=1)
+    assert len(pairs) == 6
+    assert not {"astronaut", "camera"} & {p.name.split()[0] for p in pairs}  # no person
+    found = [lsrgan.bicubic(p.lr) for p in pairs]
+    values = lsrgan.evaluate(found, pairs, ("PSNR", "L1"))
+    by_hand = [
+        np.abs(_y(x)[4:-4, 4:-4] - _y(p.hr)[4:-4, 4:-4]).mean() / 255
+        for x, p in zip(found, pairs, strict=True)
+    ]
+    np.testing.assert_allclose(values["L1"], by_hand, rtol=1e-12)  # integers in float64
+    assert float(values["PSNR"].min()) > 15
+
+
+def _y(x):
+    red, green, blue = x.double().numpy()
+    return np.round(16 + (65.481 * red + 128.553 * green + 24.966 * blue) / 255)
+
+
+def test_low_resolution_crops_know_their_surroundings():
+    """The whole photograph is reduced first: the crop's own border is not an image border."""
+    pair = lsrgan.evaluation_pairs("photos", crop=64, each=1)[0]
+    alone = lsrgan.reduced(pair.hr)
+    assert torch.equal(alone[:, 3:-3, 3:-3], pair.lr[:, 3:-3, 3:-3])
+    assert not torch.equal(alone, pair.lr)
+
+
+def test_place_of_largest_difference():
+    first = torch.zeros(3, 40, 48, dtype=torch.uint8)
+    second = first.clone()
+    second[:, 21:29, 33:41] = 200
+    top, left = lsrgan.place_of_largest_difference(first, second, 16)
+    assert top <= 21
+    assert top + 16 >= 29
+    assert left <= 33
+    assert left + 16 >= 41
+    assert (top % 4, left % 4) == (0, 0)
+    assert lsrgan.place_of_largest_difference(first, first, 16) == (0, 0)
+    shifted = second + 50  # control: a shift of brightness moves nothing
+    assert lsrgan.place_of_largest_difference(first, shifted, 16) == (top, left)
+    for bad in (64, 18):
+        with pytest.raises(UserError, match="cannot cut"):
+            lsrgan.place_of_largest_difference(first, second, bad)
+    with pytest.raises(UserError, match="cannot cut"):
+        lsrgan.place_of_largest_difference(first, second[:, 1:], 16)
+
+
+def test_sharpness_orders_blur():
+    pair = lsrgan.evaluation_pairs("photos", crop=64, each=1)[0]
+    blurred = lsrgan.bicubic(pair.lr)
+    sharp, soft = lsrgan.sharpness([pair.hr, blurred])
+    assert float(soft) < float(sharp)
