@@ -384,6 +384,8 @@ def test_presets_resolve_and_the_paper_column_is_the_published_run():
             lag.method_of(job)
     for job in lag.SHIPPED.values():
         lag.low_side(job)
+    spent = sum(job.seconds for job in lag.PRESETS["gpu"].training.values())
+    assert 500 < spent <= 560  # 600 s a seed in all; the rest is evaluation
     for name in ("faces_x8", "faces_x32"):
         job = lag.PRESETS["paper"].training[name]
         assert (job.width, job.floor, job.blocks, job.noise, job.batch) == (256, 64, 8, 64, 16)

@@ -403,9 +403,9 @@ PRESETS: dict[str, Preset] = {
         training={
             **_table(data="cifar10", size=32, images=50_000, **_PAPER),
             **_pictures(
-                {"data": "celeba", "size": 64, "images": 202_599, **_PAPER},
-                {"data": "celeba", "size": 128, "images": 202_599, **_PAPER},
-                {"data": "celeba", "size": 64, "images": 202_599, **_PAPER},
+                {"data": "celeba", "size": 64, "images": 162_770, **_PAPER},
+                {"data": "celeba", "size": 128, "images": 162_770, **_PAPER},
+                {"data": "celeba", "size": 64, "images": 162_770, **_PAPER},
                 {},
             ),
         },

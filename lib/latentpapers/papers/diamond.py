@@ -1,0 +1,658 @@
+"""Diamond in the rough (Wen et al. 2021): the GANs whose latent spheres are walked.
+
+The paper changes no network: it takes trained GANs. This room makes them: PGAN, grown level by
+level, WGAN-GP, and the encoder that starts an inversion. The walk itself is in `latent`.
+"""
+
+import dataclasses
+import json
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from latentpapers import config, data, models, paths, storage
+from latentpapers.errors import UserError
+from latentpapers.latent import boundary, found, method, walk
+from latentpapers.latent.pair import Pair, of_networks
+from latentpapers.losses import wgan
+from latentpapers.nets import pgan
+from latentpapers.nets.began import seeded
+from latentpapers.nets.equalized import pixel_norm
+from latentpapers.seeds import generator
+from latentpapers.shapes import Bytes, Codes, Images, PerImage
+from latentpapers.train import checkpoint, distributed
+from latentpapers.train.context import Context
+from latentpapers.train.distributed import Group
+from latentpapers.train.engine import Fit, Update, fit
+from latentpapers.train.history import History
+from latentpapers.train.schedule import Stage, stage_at
+
+# (CPU seconds, MB) of each notebook, measured on one core in a process of its own
+EXPECT = {"quick/2_training": (20, 900)}
+
+# Images of the trainings behind the paper's networks. PGAN: celebaCropped_s5_i83000 of the GAN
+# zoo, 48k steps at 4 px, 96k at each of 8 to 64 px, 83k at 128 px, of 16 images. WGAN-GP: 10
+# epochs of CelebA (section 4.2). The encoder's training is not described.
+BUDGET: dict[str, int | None] = {
+    "pgan": (48_000 + 4 * 96_000 + 83_000) * 16,
+    "wgan_gp": 10 * 202_599,
+    "inverter": None,
+}
+TITLES = {"pgan": "PGAN", "wgan_gp": "WGAN-GP", "inverter": "Inversion encoder"}
+
+
+@dataclass(frozen=True)
+class Training:
+    """One training run: everything that decides its result.
+
+    Attributes:
+        method: `pgan`, `wgan_gp`, or `inverter` (an encoder for the generator of `source`).
+        data, size, images: training set, pixels a side, images taken of it.
+        steps, seconds: updates of each network, and the time limit that may end it sooner.
+        fmap_base, fmap_max: PGAN's widths, see `nets.pgan.widths`.
+        width: of WGAN-GP's and the encoder's layers.
+        latent: Z.
+        reading: of PGAN, `zoo` or `nvidia`.
+        norm: of WGAN-GP's critic, `batch` or `none`.
+        batch, lr, betas: images a step, Adam.
+        penalty, drift: weights of the gradient penalty and of the mean square of real scores.
+        average: decay of the generator's running average.
+        start: pixels of the first level; images of it (`start_images`), of every fade to the next
+            level (`fade_images`) and of every grown level (`hold_images`). The last one lasts.
+        minority, share: attribute of the data set, and the share of images that have it; "" takes
+            the images as they come.
+        source: checkpoint of the generator that `inverter` inverts.
+        log_every, save_every, precision: of the engine.
+        penalty_precision: `bf16` doubles the speed on a CPU; the paper's is fp32.
+    """
+
+    method: Literal["pgan", "wgan_gp", "inverter"]
+    data: str
+    size: int
+    images: int
+    steps: int
+    seconds: float | None = None
+    fmap_base: int = 8192
+    fmap_max: int = 512
+    width: int = 64
+    latent: int = 512
+    reading: Literal["zoo", "nvidia"] = "zoo"
+    norm: Literal["batch", "none"] = "batch"
+    batch: int = 16
+    lr: float = 1e-3
+    betas: tuple[float, float] = (0.0, 0.99)
+    penalty: float = 10.0
+    drift: float = 1e-3
+    average: float = 0.999
+    start: int = 4
+    start_images: int = 768_000
+    fade_images: int = 307_200
+    hold_images: int = 1_228_800
+    minority: str = ""
+    share: float = 0.1
+    source: str = ""
+    log_every: int = 50
+    save_every: int = 500
+    precision: Literal["fp32", "bf16"] = "fp32"
+    penalty_precision: Literal["fp32", "bf16"] = "fp32"
+
+
+def recipes(job: Training) -> dict[str, dict[str, Any]]:
+    """How `lp.models.build` makes each network of a run."""
+    if job.method == "inverter":
+        options = {"size": job.size, "latent": job.latent, "width": job.width,
+                   "trunk": "resnet18" if job.size >= 256 else "plain"}  # fmt: skip
+        return {"encoder": {"net": "inverter.Inverter", "options": options}}
+    if job.method == "pgan":
+        shared = {"size": job.size, "fmap_base": job.fmap_base, "fmap_max": job.fmap_max,
+                  "reading": job.reading}  # fmt: skip
+        own: dict[str, Any] = {}
+    else:
+        shared, own = {"size": job.size, "width": job.width}, {"norm": job.norm}
+    return {
+        "generator": {
+            "net": f"{job.method}.Generator",
+            "options": {**shared, "latent": job.latent},
+        },
+        "critic": {"net": f"{job.method}.Critic", "options": shared | own},
+    }
+
+
+def networks(job: Training, seed: int) -> dict[str, nn.Module]:
+    """The networks of a run, initialised from the seed alone."""
+    return {
+        name: seeded(lambda r=recipe: models.build(r), generator(seed, "init", name))
+        for name, recipe in recipes(job).items()
+    }
+
+
+def stages(job: Training) -> tuple[Stage, ...]:
+    """The levels of PGAN over the images seen: hold, then fade and hold at every further size.
+
+    Raises:
+        UserError: a start that is larger than the images.
+    """
+    first, last = (size.bit_length() - 2 for size in (job.start, job.size))
+    if first > last or job.start < pgan.BOTTOM:
+        raise UserError(f"growth starts between 4 and {job.size} pixels, not at {job.start}.")
+    out = [Stage(first, job.start_images)]
+    for level in range(first + 1, last + 1):
+        out += [Stage(level, job.fade_images, fade=True), Stage(level, job.hold_images)]
+    return tuple(out)
+
+
+def shrunk(x: Images, size: int, blend: float = 1.0) -> Images:
+    """Real images at the generator's present size, in a fade as blurred as its output.
+
+    Area averages; with `blend` < 1 a mixture with the image averaged once more and enlarged, as
+    the generator mixes its two levels.
+
+    Source: Karras et al. 2018, figure 2.
+    """
+    x = F.avg_pool2d(x, x.shape[-1] // size) if x.shape[-1] > size else x
+    if blend >= 1.0 or size <= pgan.BOTTOM:
+        return x
+    return F.interpolate(F.avg_pool2d(x, 2), scale_factor=2).lerp(x, blend)
+
+
+class Adversarial:
+    """Critic, then generator, each once a step: PGAN and WGAN-GP (the engine's `Task`)."""
+
+    def __init__(self, job: Training, seed: int, device: str | torch.device = "cpu") -> None:
+        self.job, self.nets = job, networks(job, seed)
+        self.ema = {"generator": job.average}
+        self.stages = stages(job) if job.method == "pgan" else ()
+        self.level, self.blend = 0, 1.0
+
+    def optimizers(self) -> dict[str, torch.optim.Optimizer]:
+        return {
+            name: torch.optim.Adam(
+                net.parameters(), lr=self.job.lr, betas=self.job.betas, foreach=True
+            )
+            for name, net in self.nets.items()
+        }
+
+    def before_step(self, step: int, images: int) -> float:
+        if self.stages:
+            _, stage, self.blend = stage_at(images, self.stages)
+            self.level = stage.level
+            for net in self.nets.values():
+                net.grow(stage.level, self.blend)
+        return 1.0
+
+    def updates(self, batch: Bytes, ctx: Context) -> Iterator[Update]:
+        real = self.real(batch)
+        like = real.dtype
+        with ctx.autocast():
+            with torch.no_grad():
+                fake = self.nets["generator"](ctx.noise(self.job.latent).to(like))
+            scores, scores_fake = self.nets["critic"](real), self.nets["critic"](fake)
+        steep = self.penalty(real, fake, ctx)
+        drift = scores.square().mean()
+        distance = wgan.critic_loss(scores, scores_fake)
+        ctx.log(C_real=scores.mean(), C_fake=scores_fake.mean(), W=-distance, penalty=steep,
+                drift=drift)  # fmt: skip
+        yield {"critic": distance + self.job.penalty * steep + self.job.drift * drift}
+        with ctx.autocast():
+            fake = self.nets["generator"](ctx.noise(self.job.latent).to(like))
+            loss = wgan.generator_loss(self.nets["critic"](fake))
+        ctx.log(L_G=loss)
+        yield {"generator": loss}
+
+    def real(self, batch: Bytes) -> Images:
+        """Training images in [-1, 1], at the size and sharpness of the present level."""
+        like = next(self.nets["generator"].parameters())  # fp32; fp64 where a test asks for it
+        x = batch.to(like).div(127.5).sub(1)
+        if self.stages:
+            x = shrunk(x, pgan.BOTTOM << (self.level - 1), self.blend)
+        return x.contiguous(memory_format=torch.channels_last)
+
+    def penalty(self, real: Images, fake: Images, ctx: Context) -> Tensor:
+        """The gradient penalty of WGAN-GP, on a mixture of each real image with a fake one.
+
+        The minibatch standard deviation makes an image's score depend on its neighbours; as in the
+        public code, the slope is that of the sum of all scores.
+        """
+        critic: Callable[[Images], PerImage] = self.nets["critic"]
+        if self.job.penalty_precision == "bf16":
+
+            def critic(x: Images) -> PerImage:
+                with torch.autocast(x.device.type, torch.bfloat16):
+                    return self.nets["critic"](x)
+
+        return wgan.gradient_penalty(critic, real, fake, ctx.uniform().to(real.dtype))
+
+    def after_step(self, terms: dict[str, Tensor]) -> None:
+        if self.stages and terms:
+            like = next(iter(terms.values()))
+            terms["pixels"] = like.new_tensor(float(pgan.BOTTOM << (self.level - 1)))
+            terms["blend"] = like.new_tensor(self.blend)
+
+    def state_dict(self) -> dict[str, Any]:
+        return {}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        pass
+
+
+class Inversion:
+    """The encoder that starts an inversion: image -> latent on the sphere (the engine's `Task`).
+
+    The generator is frozen, images are its own, so no data are needed: each is drawn from a fresh
+    latent, and both the latent and the image are to come back. Section 4.1 names the procedure and
+    gives no loss; this is our reading of it.
+    """
+
+    def __init__(self, job: Training, seed: int, device: str | torch.device = "cpu") -> None:
+        self.job, self.nets, self.ema = job, networks(job, seed), {}
+        path = Path(job.source)
+        self.frozen = models.load(path if path.suffix else job.source)["generator"].to(device)
+
+    def optimizers(self) -> dict[str, torch.optim.Optimizer]:
+        parameters = self.nets["encoder"].parameters()
+        return {"encoder": torch.optim.Adam(parameters, lr=self.job.lr, foreach=True)}
+
+    def before_step(self, step: int, images: int) -> float:
+        return 1.0
+
+    def updates(self, batch: Bytes, ctx: Context) -> Iterator[Update]:
+        z = pixel_norm(ctx.noise(self.job.latent))
+        with ctx.autocast():
+            with torch.no_grad():
+                x = self.frozen(z)
+            found = self.nets["encoder"](x)
+            again = self.frozen(found)
+        terms = {"L_z": (found - z).square().mean(), "L_x": (again - x).abs().mean()}
+        ctx.log(**terms)
+        yield {"encoder": terms["L_z"] + terms["L_x"]}
+
+    def after_step(self, terms: dict[str, Tensor]) -> None:
+        pass
+
+    def state_dict(self) -> dict[str, Any]:
+        return {}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        pass
+
+
+@dataclass(frozen=True)
+class Preset:
+    """One column of the preset table.
+
+    Attributes:
+        training: runs by checkpoint name, the same in every preset: `faces_pgan` (the paper's
+            CelebA), `cats_pgan` (a second domain, as its churches), `drawn_pgan` (who is the
+            majority?), `faces_wgan_gp`; in paper also `church_encoder`. In quick, training only
+            proves itself (`proof`) and the names are shipped checkpoints, made by `SHIPPED`.
+        seeds: training seeds behind the tables.
+        n_score: generated images behind each distribution score of Table 1.
+        n_latents: latents that are inverted and walked for the other numbers.
+        examples: images in a figure's row.
+        search: readings, weights and schedules of the latent searches, for PGAN; `wgan_gp` for
+            the critic without a minibatch statistic.
+        sigmas, pushes: weights of eq 8 and steps along the boundary that Table 1 tries.
+        n_labels: labelled images behind the boundary, half of them to check it.
+        splits: random halves of the protocol that chooses on one and reports on the other.
+    """
+
+    training: dict[str, Training] = field(default_factory=dict)
+    seeds: tuple[int, ...] = (0,)
+    n_score: int = 512
+    n_latents: int = 16
+    examples: int = 8
+    search: method.Search = field(default_factory=method.Search)
+    wgan_gp: method.Search = field(default_factory=lambda: method.SEARCHES["wgan_gp"])
+    sigmas: tuple[float, ...] = (0.01, 0.02, 0.03, 0.04, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5)
+    pushes: tuple[float, ...] = boundary.STEPS
+    n_labels: int = 4000
+    splits: int = 8
+
+
+_SMALL = {"fmap_base": 1024, "fmap_max": 64, "precision": "bf16", "penalty_precision": "bf16",
+          "size": 32, "start": 8, "start_images": 12_000, "fade_images": 12_000,
+          "hold_images": 12_000, "average": 0.99}  # fmt: skip
+
+_SHORTER = {**_SMALL, "start_images": 6_000, "fade_images": 8_000, "hold_images": 6_000}
+
+# How the shipped checkpoints were trained, on a CPU core; `latentpapers train diamond --run NAME`.
+# What the time allowed is in their cards: one or two percent of the paper's budget.
+SHIPPED: dict[str, Training] = {
+    "faces_pgan": Training("pgan", "faces-dcgan", images=16_000, steps=10_500, **_SMALL),
+    "drawn_pgan": Training(
+        "pgan", "drawn-faces", images=10_000, steps=8_000, minority="hat", **_SHORTER
+    ),
+    "cats_pgan": Training(
+        "pgan", "cats", images=4_618, steps=6_000, **{**_SHORTER, "fmap_max": 32}
+    ),
+    "faces_wgan_gp": Training(
+        "wgan_gp", "faces-dcgan", size=32, images=16_000, steps=6_000, width=20, latent=256,
+        norm="none", lr=5e-4, betas=(0.5, 0.999), average=0.99, precision="bf16",
+        penalty_precision="bf16",
+    ),
+}  # fmt: skip
+
+# Networks that a shipped file keeps; the paper takes the generator as trained, not its average.
+KEPT: dict[str, tuple[str, ...]] = {
+    "faces_pgan": ("generator", "generator_raw", "critic"),
+    "drawn_pgan": ("generator", "generator_raw", "critic"),
+    "cats_pgan": ("generator", "critic"),
+    "faces_wgan_gp": ("generator", "critic"),
+}
+
+# 64, 128, 256, 256, 256 channels at 64 to 4 px; images a phase for a run of 180 s, and of 45 s
+_GPU = {"size": 64, "fmap_base": 2048, "fmap_max": 256, "batch": 64, "precision": "bf16",
+        "steps": 1_000_000, "start": 8, "log_every": 100, "save_every": 2000}  # fmt: skip
+_PHASES = {"start_images": 50_000, "fade_images": 50_000, "hold_images": 50_000}
+_SHORT = {name: images // 4 for name, images in _PHASES.items()}
+_PAPER_WGAN_GP = {"lr": 2e-4, "betas": (0.5, 0.999)}
+
+PRESETS: dict[str, Preset] = {
+    "quick": Preset(
+        training={
+            "proof": Training(
+                "pgan", "faces-dcgan", size=16, images=192, steps=48, fmap_base=128, fmap_max=16,
+                latent=32, start_images=128, fade_images=128, hold_images=128, log_every=2,
+            )
+        },
+        n_score=60, n_latents=60, pushes=(0.5, 1.0, 2.0, 5.0), n_labels=120, splits=3,
+    ),
+    # 600 s a seed: 2 x 180 + 2 x 45 of training, 150 of evaluation
+    "gpu": Preset(
+        training={
+            "faces_pgan": Training(
+                "pgan", "faces-dcgan", images=50_000, seconds=180.0, **_GPU, **_PHASES
+            ),
+            "cats_pgan": Training("pgan", "cats", images=4_618, seconds=180.0, **_GPU, **_PHASES),
+            "drawn_pgan": Training(
+                "pgan", "drawn-faces", images=10_000, seconds=45.0, minority="hat", **_GPU, **_SHORT
+            ),
+            "faces_wgan_gp": Training(
+                "wgan_gp", "faces-dcgan", size=64, images=50_000, steps=1_000_000, seconds=45.0,
+                norm="none", batch=64, precision="bf16", log_every=100, save_every=2000,
+                **_PAPER_WGAN_GP,
+            ),
+        },
+        n_score=2000, n_latents=1000,
+    ),
+    # CelebA alone (its official training images; the budgets count all 202,599): the networks of
+    # the other rows of Table 1 are public files (`weights.pgan`)
+    "paper": Preset(
+        training={
+            "faces_pgan": Training("pgan", "celeba-pgan", size=128, images=162_770, steps=515_000),
+            "faces_wgan_gp": Training(
+                "wgan_gp", "celeba-pgan", size=64, images=162_770, steps=126_624, **_PAPER_WGAN_GP
+            ),
+            "church_encoder": Training(
+                "inverter", "lsun-church", size=256, images=0, steps=100_000, width=512,
+                source="diamond/church_pgan",
+            ),
+        },
+        n_score=10_000, n_latents=1000,
+    ),
+}  # fmt: skip
+
+
+def task(job: Training, seed: int, device: str | torch.device = "cpu") -> Any:
+    """The engine's task of a run."""
+    return (Inversion if job.method == "inverter" else Adversarial)(job, seed, device)
+
+
+def pixels(job: Training) -> Bytes:
+    """The training images of a run, (images, C, size, size).
+
+    With `minority` set the first images with that attribute and the first without it, in the
+    wanted proportion, are taken; their order does not matter, training shuffles.
+
+    Raises:
+        UserError: the data set cannot give that many of either kind, or has no such attribute.
+    """
+    if job.method == "inverter":  # it draws its own images; the engine still wants some
+        return torch.zeros(job.batch, 3, 1, 1, dtype=torch.uint8)
+    if not job.minority:
+        return data.load(job.data, size=job.size, split="train", n=job.images).pixels
+    pool = data.load(job.data, size=job.size, split="train", n=2 * job.images)
+    if job.minority not in pool.attribute_names or pool.attributes is None:
+        raise UserError(f"data set {job.data!r} has no attribute {job.minority!r}.")
+    has = pool.attributes[:, pool.attribute_names.index(job.minority)]
+    wanted = round(job.share * job.images)
+    few, many = has.nonzero().flatten()[:wanted], (~has).nonzero().flatten()[: job.images - wanted]
+    if len(few) + len(many) < job.images:
+        raise UserError(f"{job.data!r} has too few images for {job.share:.0%} {job.minority!r}.")
+    return pool.pixels[torch.cat((few, many)).sort().values]
+
+
+def train(
+    job: Training,
+    *,
+    seed: int,
+    path: Path,
+    device: str = "cpu",
+    group: Group | None = None,
+    only: tuple[str, ...] = (),
+    progress: Callable[..., None] | None = None,
+) -> History:
+    """Trains one run, resuming it if it was interrupted, and writes its networks with their card.
+
+    Args:
+        job: the run.
+        seed: of initialisation, order of images and noise.
+        path: the checkpoint to write (`.safetensors`); the resumable state stands beside it.
+        device, group, progress: see `train.engine.fit`.
+        only: networks to keep in `path`, empty for all.
+
+    Returns:
+        The losses over time.
+    """
+    state = path.with_suffix(".state.safetensors")
+    processes = distributed.processes(device)
+    if group is None and processes > 1:
+        _in_processes(job, seed, path, device, processes)
+    else:
+        _fit(job, seed, state, device, group, progress)
+    if group is None or group.rank == 0:
+        export(state, path, job, seed, only=only)
+    return History.from_state(checkpoint.load(state)["history"])
+
+
+def _fit(
+    job: Training, seed: int, state: Path, device: str, group: Group | None,
+    progress: Callable[..., None] | None,
+) -> None:  # fmt: skip
+    plan = Fit(
+        steps=job.steps, batch=job.batch, seconds=job.seconds, log_every=job.log_every,
+        save_every=job.save_every, flip=job.data not in ("digits", "drawn-faces"),
+        precision=job.precision,
+    )  # fmt: skip
+    fit(task(job, seed, device), pixels(job), plan, seed=seed, config=job, path=state,
+        device=device, group=group, progress=progress)  # fmt: skip
+
+
+def _in_processes(job: Training, seed: int, path: Path, device: str, processes: int) -> None:
+    """The same training under torchrun; the run travels as JSON."""
+    described = path.with_suffix(".job.json")
+    storage.write_json(described, config.as_dict(job))
+    words = ["train", "diamond", "--job", str(described), "--seed", str(seed), "--out", str(path)]
+    distributed.launch(["-m", "latentpapers", *words, "--device", device.split(":")[0]], processes)
+    described.unlink()
+
+
+def export(
+    state: Path, path: Path, job: Training, seed: int, *, only: tuple[str, ...] = ()
+) -> None:
+    """Writes the networks of a training state in half precision, with a card.
+
+    `generator` is the running average; `generator_raw` the network as trained, which the paper
+    takes.
+
+    Args:
+        only: names of the networks to keep, empty for all.
+    """
+    about, full = checkpoint.header(state), checkpoint.load(state)
+    nets, kinds = checkpoint.networks(state), recipes(job)
+    if "generator" in nets:
+        nets["generator_raw"], kinds["generator_raw"] = (
+            full["nets"]["generator"],
+            kinds["generator"],
+        )
+    kept = {n: v for n, v in nets.items() if not only or n in only}
+    history = History.from_state(full["history"])
+    every, total = max(1, len(history.rows) // 60), BUDGET[job.method]
+    card = {
+        "title": f"{TITLES[job.method]} on {job.data}, {job.size} px",
+        "config": config.as_dict(job), "seed": seed,
+        "steps": about["step"], "images": about["images"], "seconds": about["seconds"],
+        "budget": about["images"] / total if total else None,
+        "history": {"terms": history.terms, "rows": history.rows[every - 1 :: every]},
+    }  # fmt: skip
+    models.save(path, kept, {n: kinds[n] for n in kept}, card)
+
+
+def latents(n: int, seed: int, latent: int = 512) -> Codes:
+    """`n` latents from N(0, I), (n, latent), not projected to the sphere."""
+    return torch.randn(n, latent, generator=generator(seed, "sample"))
+
+
+def sample(
+    model: models.Model, n: int, seed: int, *, net: str = "generator", block: int = 250
+) -> Images:
+    """`n` images, (n, C, H, W) clamped to [-1, 1], of the latents `latents(n, seed, Z)`.
+
+    Args:
+        model: a checkpoint of this room.
+        net: `generator`, or `generator_raw` where it was kept.
+        block: images a forward pass.
+    """
+    parameter = next(model[net].parameters())
+    z = latents(n, seed, model[net].latent).to(parameter)
+    with torch.no_grad():
+        return torch.cat([model[net](part) for part in z.split(block)]).clamp(-1, 1)
+
+
+def pair(
+    model: models.Model, *, dtype: torch.dtype | None = None, statistics: str = "running"
+) -> Pair:
+    """Generator and critic of a checkpoint as the searches want them; the generator as trained
+    (`generator_raw`) where it was kept, as in the authors' code (diamond-e8).
+
+    Args:
+        model: a checkpoint of this room.
+        dtype: networks run under autocast to it.
+        statistics: of WGAN-GP's batch normalisation: `running`, or `batch` as in the authors' code
+            (diamond-e37), which ties the images of a batch together.
+    """
+    name = "generator_raw" if "generator_raw" in model.parts else "generator"
+    coupled = statistics == "batch" and model.card["config"]["method"] == "wgan_gp"
+    if coupled:
+        from latentpapers.nets.wgan_gp import running
+
+        for net in (model[name], model["critic"]):
+            running(net, "batch")
+    return of_networks(model[name], model["critic"], coupled=coupled, dtype=dtype)
+
+
+def search(
+    model: models.Model, how: method.Search, n: int, seed: int, *, device: str = "cpu"
+) -> found.Found:
+    """Inversion, protoimage and weight of `n` starts from the stream `search` of the seed.
+
+    Networks run in bfloat16; the codes stay in single precision. `extra` holds, for the first 20
+    starts, what claims about the settings need: weights without bounds, pulled to 0 (`free`) or
+    raised (`highest`), and for WGAN-GP the protoimages of eq 6 alone (`without_spreads`).
+    """
+    g = generator(seed, "search")
+    searched = pair(model, dtype=torch.bfloat16)
+    z0, candidates = (z.to(device) for z in method.starts(n, searched, how, g))
+    result = method.search(searched, z0, candidates, how)
+    few, extra = result.first(20), {}
+    size = {"batch": how.batch, "chunk": how.chunk}
+    free = dataclasses.replace(how.sigma, start=0.5, low=0.0, high=1.0)
+    for name, aim in (("free", "target"), ("highest", "highest")):
+        sought = dataclasses.replace(free, aim=aim)
+        extra[name] = walk.weights(searched, few.z0, few.zp, sought, **size).variable
+    if how.proto.cosine_spread or how.proto.score_spread:
+        plain = dataclasses.replace(how.proto, score_spread=0.0, cosine_spread=0.0)
+        found_plain = walk.protoimages(searched, few.z0, few.z1, plain, **size)
+        extra["without_spreads"] = found_plain.variable
+    return dataclasses.replace(result, extra=extra)
+
+
+def searches(name: str, seed: int = 0) -> Path:
+    """Where the search results of a shipped checkpoint are: `searches/NAME_sSEED.safetensors`."""
+    return paths.checkpoints() / "diamond" / "searches" / f"{name}_s{seed}.safetensors"
+
+
+def scale_of(model: models.Model, preset: str, device: str, seeds: tuple[int, ...]) -> config.Scale:
+    """The label of what a checkpoint makes: images seen, share of the paper's budget, data."""
+    job = model.card["config"]
+    width = f"fmap_max {job['fmap_max']}" if job["method"] == "pgan" else f"width {job['width']}"
+    split = f", {job['share']:.0%} {job['minority']}" if job["minority"] else ""
+    own = ("celeba-pgan", "celeba-hq", "lsun-church")  # the paper's data sets
+    return config.Scale(
+        preset=preset, images=model.card["images"], budget=model.card["budget"],
+        data=f"{job['data']} {job['size']} px{split}, {width}", device=device, seeds=seeds,
+        standin=() if job["data"] in own else (job["data"],),
+    )  # fmt: skip
+
+
+def train_from_cli(arguments: list[str]) -> int:
+    """`latentpapers train diamond --run NAME [--preset gpu|shipped] [--seed 0] --out FOLDER`.
+
+    `--job FILE --out FILE` is what each process of a shared training is called with.
+    """
+    import argparse
+
+    parser = argparse.ArgumentParser("latentpapers train diamond", allow_abbrev=False)
+    what = parser.add_mutually_exclusive_group(required=True)
+    what.add_argument("--run")
+    what.add_argument("--job", type=Path)
+    what.add_argument("--search", metavar="NAME", help="search the latents of a shipped network")
+    parser.add_argument("--n", type=int, default=64)
+    parser.add_argument("--preset", default="shipped", choices=["shipped", *PRESETS])
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--set", action="append", default=[], metavar="FIELD=VALUE")
+    args = parser.parse_args(arguments)
+    if args.search:
+        return _search_from_cli(args.search, args.n, args.seed, args.out, args.set)
+    if args.job:
+        job = config.resolve(Training("pgan", "", 0, 0, 0), json.loads(args.job.read_text()))
+        state = args.out.with_suffix(".state.safetensors")
+        _fit(job, args.seed, state, args.device, distributed.join(), print_progress)
+        return 0
+    table = SHIPPED if args.preset == "shipped" else PRESETS[args.preset].training
+    job = config.resolve(config.named("run", args.run, table), config.parse(args.set))
+    only = KEPT.get(args.run, ()) if args.preset == "shipped" else ()
+    train(job, seed=args.seed, path=args.out / f"{args.run}_s{args.seed}.safetensors",
+          device=args.device, only=only, progress=print_progress)  # fmt: skip
+    return 0
+
+
+def _search_from_cli(name: str, n: int, seed: int, out: Path, changes: list[str]) -> int:
+    import time
+
+    model, preset = models.load(f"diamond/{name}_s{seed}"), PRESETS["quick"]
+    how = preset.wgan_gp if model.card["config"]["method"] == "wgan_gp" else preset.search
+    how = config.resolve(how, config.parse(changes))
+    start = time.perf_counter()
+    result = search(model, how, n, seed)
+    card = {
+        "title": f"Search of {n} latents, {model.card['title']}", "network": f"{name}_s{seed}",
+        "images": model.card["images"], "search": config.as_dict(how), "n": n, "seed": seed,
+        "seconds": time.perf_counter() - start,
+    }  # fmt: skip
+    found.save(out / f"{name}_s{seed}.safetensors", result, card)
+    print(f"{card['title']}: {card['seconds']:.0f} s, steps {result.steps}", flush=True)
+    return 0
+
+
+def print_progress(step: int, steps: int, terms: dict[str, float], rate: float) -> None:
+    """One line of losses."""
+    values = " ".join(f"{name} {value:.4f}" for name, value in terms.items())
+    print(f"{step}/{steps} {rate:.0f} images/s {values}", flush=True)

@@ -1,0 +1,889 @@
+"""LSRGAN: latent space regularisation of a super-resolution GAN (Zhong, Zhou, Zhang, Wang).
+
+ESR, LSR, CESR and CLSR are one sum of terms with some left out: rows of `VARIANTS`. Two stages:
+generator and encoder alone with L1 (`stage="psnr"`), then generator, discriminator and encoder
+together, from that one file.
+"""
+
+import json
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from latentpapers import config, data, models, storage, weights
+from latentpapers.errors import Missing, UserError
+from latentpapers.losses import contextual as C
+from latentpapers.losses import latent_regularisation as R
+from latentpapers.losses import logistic, relativistic
+from latentpapers.metrics import intervals
+from latentpapers.metrics.protocol import Score
+from latentpapers.nets import latent_encoder, rrdb
+from latentpapers.nets.random_features import RandomFeatures
+from latentpapers.nets.rrdb import RRDBNet, initialise, tiled
+from latentpapers.nets.vgg_critic import VGGCritic
+from latentpapers.seeds import generator, numpy
+from latentpapers.shapes import Bytes, Images, PerImage
+from latentpapers.train import checkpoint, distributed
+from latentpapers.train.context import Context
+from latentpapers.train.distributed import Group
+from latentpapers.train.engine import Fit, Update, fit
+from latentpapers.train.history import History
+from latentpapers.train.schedule import halved_at
+
+# (CPU seconds, MB) of each notebook, measured on one core in a process of its own
+EXPECT = {
+    "quick/1_derivation": (15, 1000), "quick/2_training": (20, 1000), "quick/3_tables": (20, 1150),
+    "quick/4_figures": (18, 1150), "quick/5_explore": (12, 1000),
+}  # fmt: skip
+FACTOR = 4
+BATCH, ITERATIONS = 16, 500_000  # of each stage, section 4.1
+BUDGET = 2 * BATCH * ITERATIONS  # images of both stages of the paper's run
+PAPERS_OWN = ("div2k",)
+
+
+@dataclass(frozen=True)
+class Variant:
+    """Which terms a generator's loss has.
+
+    Attributes:
+        title: the row's name in the paper's tables.
+        perceptual: L1 between features (eqs 1, 11) or the contextual loss (eqs 13, 14).
+        latent: there is an encoder L, and its term enters with weight mu.
+    """
+
+    title: str
+    perceptual: Literal["features", "contextual"] = "features"
+    latent: bool = False
+
+
+VARIANTS: dict[str, Variant] = {
+    "esr": Variant("ESR"),
+    "lsr": Variant("LSR", latent=True),
+    "cesr": Variant("CESR", perceptual="contextual"),
+    "clsr": Variant("CLSR", perceptual="contextual", latent=True),
+}
+
+
+@dataclass(frozen=True)
+class Training:
+    """One training run: everything that decides its result.
+
+    Attributes:
+        stage: `psnr` (generator and encoder alone, L1) or `joint`.
+        data, images: training photographs and how many of them; 0: all.
+        crop: high-resolution pixels a side of a training crop.
+        steps, batch, seconds: steps, images a step, and the time limit that may end it sooner.
+        variant: a row of `VARIANTS` (joint stage).
+        start: the run whose networks this one starts from, or the name of RRDB weights
+            (`latentpapers.weights`); empty: from noise.
+        width, blocks, growth: of the generator; 64, 23, 32 are the published ones.
+        critic_width, encoder_width: of the discriminator and of L.
+        encoder: L as section 3.1 has it (`vgg16`) or as the public code hints (`rrdb_down`).
+        init: Kaiming's spread times 0.1 for all of the generator (`v00`) or for its dense blocks
+            alone (`v01`): lsrgan-e40.
+        lr, halve_at: Adam's rate, halved at these steps.
+        lam, eta, mu: weights of adversarial, pixel and latent term.
+        adversary: `relativistic`, or `standard` (section 5 compares them).
+        features: the perceptual network, by name; `random` needs no file and is for proofs.
+        bandwidth: h of eq 12: lsrgan-e10.
+        relu: compare features after the ReLU of their layer: lsrgan-e11.
+        log_every, precision, compile: of the engine.
+    """
+
+    stage: Literal["psnr", "joint"]
+    data: str
+    crop: int
+    steps: int
+    batch: int = BATCH
+    seconds: float | None = None
+    images: int = 0
+    variant: Literal["esr", "lsr", "cesr", "clsr"] = "esr"
+    start: str = ""
+    width: int = 64
+    blocks: int = 23
+    growth: int = 32
+    critic_width: int = 64
+    encoder_width: int = 64
+    encoder: Literal["vgg16", "rrdb_down"] = "vgg16"
+    init: Literal["v00", "v01"] = "v00"
+    lr: float = 1e-4
+    halve_at: tuple[int, ...] = ()
+    lam: float = 5e-3
+    eta: float = 1e-2
+    mu: float = 1e-3
+    adversary: Literal["relativistic", "standard"] = "relativistic"
+    features: Literal["vgg19", "vgg16hed", "random"] = "vgg19"
+    bandwidth: float = 0.5
+    relu: bool = False
+    log_every: int = 50
+    precision: str = "fp32"
+    compile: bool = False
+
+
+# the layers of `percep` and of the contextual loss, before their ReLU
+LAYERS: dict[str, dict[str, str]] = {
+    "vgg19": {"features": "conv5_4", "contextual": "conv3_4"},
+    "vgg16hed": {"features": "conv5_3", "contextual": "conv3_3"},
+    "random": {"features": "deep", "contextual": "middle"},
+}
+
+
+def feature_network(job: Training, device: str | torch.device = "cpu") -> nn.Module | None:
+    """What the perceptual term looks through; none in the first stage.
+
+    Raises:
+        Missing: its weights are not here.
+    """
+    if job.stage == "psnr":
+        return None
+    layer = LAYERS[job.features][VARIANTS[job.variant].perceptual]
+    if job.features == "random":
+        return RandomFeatures(layer).to(device)
+    net = weights.network(job.features, layer=layer)
+    return net.to(device, memory_format=torch.channels_last)
+
+
+def recipe(job: Training, name: str) -> dict[str, Any]:
+    """How `lp.models.build` makes a network of this run."""
+    if name == "generator":
+        sizes = {"width": job.width, "blocks": job.blocks, "growth": job.growth}
+        return {"net": "rrdb.RRDBNet", "options": sizes}
+    if name == "critic":
+        sizes = {"size": job.crop, "width": job.critic_width}
+        return {"net": "vgg_critic.VGGCritic", "options": sizes}
+    kind = "VGGEncoder" if job.encoder == "vgg16" else "RRDBEncoder"
+    return {"net": f"latent_encoder.{kind}", "options": {"width": job.encoder_width}}
+
+
+def names_of(job: Training) -> tuple[str, ...]:
+    """The networks of a run."""
+    if job.stage == "psnr":
+        return ("generator", "encoder")
+    return ("generator", "critic", *(["encoder"] if VARIANTS[job.variant].latent else []))
+
+
+def networks(job: Training, seed: int) -> dict[str, nn.Module]:
+    """The networks of a run, initialised from the seed alone."""
+    return {name: _made(recipe(job, name), job, generator(seed, "init", name))
+            for name in names_of(job)}  # fmt: skip
+
+
+KINDS: dict[str, type[nn.Module]] = {
+    "rrdb.RRDBNet": RRDBNet, "vgg_critic.VGGCritic": VGGCritic,
+    "latent_encoder.VGGEncoder": latent_encoder.VGGEncoder,
+    "latent_encoder.RRDBEncoder": latent_encoder.RRDBEncoder,
+}  # fmt: skip
+
+
+def _made(how: dict[str, Any], job: Training, g: torch.Generator) -> nn.Module:
+    net = initialise(KINDS[how["net"]](**how["options"]), g)
+    scaled = [net] if job.init == "v00" and how["net"] == "rrdb.RRDBNet" else []
+    scaled += [m for m in net.modules() if isinstance(m, rrdb.DenseBlock) and not scaled]
+    for part in scaled:
+        for layer in part.modules():
+            if isinstance(layer, nn.Conv2d):
+                layer.weight.data.mul_(0.1)
+    return net
+
+
+# --- the step ---------------------------------------------------------------------------------
+
+
+class Step:
+    """Both stages of section 4.1 (the engine's `Task`).
+
+    The batch that the engine hands over says nothing: crops come from a bank of photographs of
+    different sizes, sample by sample from (seed, step, number of the sample), so that processes
+    and micro-batches that share a step see what one process would.
+    """
+
+    def __init__(
+        self, job: Training, seed: int, bank: data.PairBank, features: nn.Module | None = None
+    ) -> None:
+        self.job, self.variant, self.seed = job, VARIANTS[job.variant], seed
+        self.nets, self.bank, self.features = networks(job, seed), bank, features
+        self.ema: dict[str, float] = {}
+
+    def optimizers(self) -> dict[str, torch.optim.Optimizer]:
+        """Adam (0.9, 0.999), eps 1e-8, no decay (section 4.1)."""
+        return {
+            name: torch.optim.Adam(net.parameters(), lr=self.job.lr, foreach=True)
+            for name, net in self.nets.items()
+        }
+
+    def before_step(self, step: int, images: int) -> float:
+        """Section 4.1: halved at fixed steps."""
+        return halved_at(step, self.job.halve_at)
+
+    def after_step(self, terms: dict[str, Tensor]) -> None:
+        """Nothing follows the step."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """Nothing beyond networks and optimisers is kept."""
+        return {}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """The inverse of `state_dict`."""
+
+    def forward(self, lr: Images) -> Images:
+        """G(z): the part of a step that `torch.compile` takes."""
+        return self.nets["generator"](lr)
+
+    def crops(self, ctx: Context) -> tuple[Images, Images]:
+        """This micro-batch's high and low resolution crops, in [0, 1]."""
+        stream = (self.seed, ctx.step)
+        samples = torch.arange(ctx.start, ctx.stop)
+        index = self.bank.hr.choose(samples, stream)
+        both = self.bank.crops(index, self.job.crop, stream, samples=samples, turn=True)
+        like = next(self.nets["generator"].parameters())  # fp32; fp64 where a test asks for it
+        hr, lr = (x.to(like).div(255).contiguous(memory_format=torch.channels_last) for x in both)
+        return hr, lr
+
+    def updates(self, batch: Bytes, ctx: Context) -> Iterator[Update]:
+        """Stage 1: G and L apart. Stage 2: G, then D and L on the same output (lsrgan-e39)."""
+        hr, lr = self.crops(ctx)
+        if self.job.stage == "psnr":
+            yield self.separate(hr, lr, ctx)
+            return
+        with ctx.autocast():
+            fake = self.forward(lr)
+            losses, terms = self.generator_loss(fake, hr)
+        yield {"generator": losses}
+        with ctx.autocast():
+            judges, more = self.judge_losses(fake.detach(), hr)
+        ctx.log(**terms, **more)
+        yield judges
+
+    def separate(self, hr: Images, lr: Images, ctx: Context) -> Update:
+        """Section 4.1: G maps low to high resolution and L high to low, both with L1."""
+        with ctx.autocast():
+            pixel = (self.forward(lr) - hr).abs().mean()
+            code = (self.nets["encoder"](hr) - lr).abs().mean()
+        ctx.log(pixel=pixel, code=code)
+        return {"generator": pixel, "encoder": code}
+
+    def generator_loss(self, fake: Images, hr: Images) -> tuple[Tensor, dict[str, Tensor]]:
+        """Eqs 1, 11, 13, 14: the sum of this variant's terms, and the terms."""
+        job = self.job
+        terms = {"percep": self.perceptual(fake, hr), "pixel": (fake - hr).abs().mean()}
+        with torch.no_grad():
+            real = self.nets["critic"](hr)
+        judged = self.nets["critic"](fake)
+        if job.adversary == "relativistic":
+            terms["adversarial"] = relativistic.generator_loss(_full(real), _full(judged))
+        else:
+            terms["adversarial"] = logistic.generator_loss(_full(judged))
+        if self.variant.latent:
+            with torch.no_grad():
+                code = self.nets["encoder"](hr)
+            terms["latent"] = R.latent_distance(_full(code), _full(self.nets["encoder"](fake)))
+        total = R.generator_objective(
+            terms["percep"], terms["adversarial"], terms["pixel"], terms.get("latent", 0.0),
+            lam=job.lam, eta=job.eta, mu=job.mu if self.variant.latent else 0.0,
+        )  # fmt: skip
+        return total, terms
+
+    def perceptual(self, fake: Images, hr: Images) -> Tensor:
+        """L1 between features, or the contextual loss; targets carry no gradient."""
+        with torch.no_grad():
+            target = self.features(hr)
+        found = self.features(fake)
+        if self.job.relu:
+            found, target = found.relu(), target.relu()
+        if self.variant.perceptual == "contextual":
+            with torch.autocast(found.device.type, enabled=False):
+                return C.contextual(found, target, bandwidth=self.job.bandwidth)
+        return (_full(found) - _full(target)).abs().mean()
+
+    def judge_losses(self, fake: Images, hr: Images) -> tuple[Update, dict[str, Tensor]]:
+        """D's loss, and eq 10 for L."""
+        real, judged = _full(self.nets["critic"](hr)), _full(self.nets["critic"](fake))
+        kind = relativistic.critic_loss
+        if self.job.adversary == "standard":
+            kind = logistic.discriminator_loss
+        losses: Update = {"critic": kind(real, judged)}
+        if self.variant.latent:
+            encoder = self.nets["encoder"]
+            losses["encoder"] = R.latent_distance(_full(encoder(hr)), _full(encoder(fake)))
+        gap = {"gap": real.mean() - judged.mean()}
+        return losses, gap | {f"{name}_loss": value for name, value in losses.items()}
+
+
+def _full(x: Tensor) -> Tensor:
+    """Half precision as fp32: small differences of large numbers are what the losses measure."""
+    return x.float() if x.dtype in (torch.bfloat16, torch.float16) else x
+
+
+# --- presets ----------------------------------------------------------------------------------
+
+VALUES_OF_MU = {"mu_1e-7": 1e-7, "mu_1e-5": 1e-5, "mu_1e-2": 1e-2}
+
+
+@dataclass(frozen=True)
+class Preset:
+    """One column of the preset table.
+
+    Attributes:
+        training: runs by checkpoint name, in the order in which they can be trained. In quick,
+            training only proves itself and the names are shipped checkpoints, made by `SHIPPED`.
+        tests: sets that Tables 1 to 4 are measured on.
+        niqe: those on which NIQE (and PI) are measured; they take a second a picture.
+        figures: the set that figures are cut from.
+        crops: crops a figure shows.
+    """
+
+    training: dict[str, Training]
+    tests: tuple[str, ...]
+    niqe: tuple[str, ...]
+    figures: str
+    crops: int = 4
+
+
+def _runs(
+    first: dict[str, Any], joint: dict[str, Any], *, standard: bool = False
+) -> dict[str, Training]:
+    """The first stage and everything that starts from it. `esr` is also `lsr` at mu = 0: what L
+    says then reaches nobody (a test holds the two equal)."""
+    runs = {"psnr": Training("psnr", **first)}
+    for name in VARIANTS:
+        runs[name] = Training("joint", variant=name, start="psnr", **joint)
+    for name, mu in VALUES_OF_MU.items():
+        runs[name] = Training("joint", variant="lsr", start="psnr", mu=mu, **joint)
+    for name in ("esr", "lsr") if standard else ():
+        runs[f"{name}_standard"] = Training(
+            "joint", variant=name, start="psnr", adversary="standard", **joint
+        )
+    return runs
+
+
+_SMALL = {"width": 32, "blocks": 2, "growth": 16, "critic_width": 16, "encoder_width": 8,
+          "init": "v01", "crop": 64, "batch": 8}  # fmt: skip
+
+# How the shipped checkpoints were trained, on one CPU core; `latentpapers train lsrgan --run NAME`
+SHIPPED: dict[str, Training] = _runs(
+    {"data": "sr-photos", "images": 120, "steps": 1600, "lr": 1e-3, "precision": "bf16",
+     "halve_at": (800, 1200, 1400), **_SMALL},
+    {"data": "sr-photos", "images": 120, "steps": 60, "features": "vgg16hed",
+     "precision": "bf16", "log_every": 20, **_SMALL},
+)  # fmt: skip
+
+# Networks that a shipped file keeps; the encoder only where a notebook looks through it.
+KEPT: dict[str, tuple[str, ...]] = {
+    **dict.fromkeys(SHIPPED, ("generator",)),
+    "psnr": ("generator", "encoder"),
+    "lsr": ("generator", "encoder"),
+}
+
+_PROOF = {"data": "photos", "width": 8, "blocks": 1, "growth": 4, "critic_width": 4,
+          "encoder_width": 2, "crop": 32, "batch": 4, "steps": 24, "log_every": 2,
+          "init": "v01"}  # fmt: skip
+# Full width, from public RRDB weights. The joint runs are equally long in steps, or an encoder's
+# cost would be counted against the method that has it; their time limit is a guard.
+_GPU = {"data": "sr-photos", "crop": 128, "precision": "bf16"}
+_PAPER = {"data": "div2k", "crop": 128, "steps": ITERATIONS}
+
+PRESETS: dict[str, Preset] = {
+    "quick": Preset(
+        training={
+            "proof_psnr": Training("psnr", lr=2e-3, **_PROOF),
+            "proof_clsr": Training("joint", variant="clsr", start="proof_psnr", features="random",
+                                   **_PROOF),
+        },
+        tests=("photos",), niqe=("photos",), figures="photos",
+    ),
+    # 600 s in all: 75 + 9 x 50 of training, 75 of evaluation
+    "gpu": Preset(
+        training=_runs(
+            {**_GPU, "start": "realsr_df2k", "steps": 1_000_000, "seconds": 75.0, "lr": 2e-4},
+            {**_GPU, "features": "vgg16hed", "steps": 500, "seconds": 50.0},
+            standard=True,
+        ),
+        tests=("set5", "set14", "bsd100", "urban100"), niqe=("set5", "set14"), figures="photos",
+    ),
+    "paper": Preset(
+        training=_runs(
+            {**_PAPER, "lr": 2e-4, "halve_at": (200_000, 400_000)},
+            {**_PAPER, "halve_at": (50_000, 100_000, 200_000, 300_000)},
+            standard=True,
+        ),
+        tests=("set14", "pirm", "urban100", "bsd100"),
+        niqe=("set14", "pirm", "urban100", "bsd100"), figures="photos",
+    ),
+}  # fmt: skip
+
+
+# --- training ---------------------------------------------------------------------------------
+
+
+def pairs_for(job: Training) -> tuple[list[Tensor], list[Tensor]]:
+    """Training photographs and their low resolution, reduced whole (lsrgan-e38).
+
+    Returns:
+        uint8 (3, H, W) each, sides multiples of 4, and (3, H / 4, W / 4).
+
+    Raises:
+        UnknownName, Missing, Corrupt: as `data.pictures`.
+    """
+    found = data.pictures(job.data, "train", job.images or None)
+    high = [p[:, : p.shape[1] // 4 * 4, : p.shape[2] // 4 * 4].contiguous() for p in found]
+    return high, [reduced(p) for p in high]
+
+
+def reduced(hr: Tensor) -> Tensor:
+    """(3, H, W) -> (3, H / 4, W / 4), bytes: MATLAB's bicubic `imresize`."""
+    size = hr.shape[1] // FACTOR, hr.shape[2] // FACTOR
+    return data.imresize(hr[None], size)[0]
+
+
+def train(
+    job: Training,
+    *,
+    seed: int,
+    path: Path,
+    device: str = "cpu",
+    group: Group | None = None,
+    only: tuple[str, ...] = (),
+    progress: Callable[..., None] | None = None,
+) -> History:
+    """Trains one run, resuming it if it was interrupted, and writes its networks with their card.
+
+    A run with a `start` reads that run's file from the folder of `path`.
+
+    Args:
+        job: the run.
+        seed: of initialisation and crops.
+        path: the checkpoint to write (`.safetensors`); the resumable state stands beside it.
+        device, group, progress: see `train.engine.fit`.
+        only: networks to keep in `path`, empty for all.
+
+    Returns:
+        The losses over time.
+
+    Raises:
+        Missing: the run it starts from, or weights.
+        UserError: networks of other sizes than the run it starts from.
+    """
+    state = path.with_suffix(".state.safetensors")
+    processes = distributed.processes(device)
+    if group is None and processes > 1:
+        _in_processes(job, seed, path, device, processes)
+    else:
+        _fit(job, seed, path, device, group, progress)
+    if group is None or group.rank == 0:
+        export(state, path, job, seed, only=only)
+    return History.from_state(checkpoint.load(state)["history"])
+
+
+def _fit(
+    job: Training, seed: int, path: Path, device: str, group: Group | None,
+    progress: Callable[..., None] | None,
+) -> None:  # fmt: skip
+    bank = data.PairBank(*pairs_for(job), FACTOR, device)
+    step = Step(job, seed, bank, feature_network(job, device))
+    digest = begin_from(step.nets, job, path)
+    plan = Fit(
+        steps=job.steps, batch=job.batch, seconds=job.seconds, log_every=job.log_every,
+        precision=job.precision, compile=job.compile,
+    )  # fmt: skip
+    tickets = torch.zeros(job.batch, 1, 1, 1, dtype=torch.uint8)  # crops come from the bank
+    about = {**config.as_dict(job), "start_sha256": digest}
+    fit(step, tickets, plan, seed=seed, config=about, device=device, group=group,
+        path=path.with_suffix(".state.safetensors"), progress=progress)  # fmt: skip
+
+
+def begin_from(nets: dict[str, nn.Module], job: Training, path: Path) -> str:
+    """Loads the networks that the run starts from; returns the SHA-256 of their file.
+
+    Raises:
+        Missing: no such run beside `path`, nor weights of that name.
+        UserError: networks of other sizes.
+    """
+    if not job.start:
+        return ""
+    if job.start in weights.names():
+        states = {"generator": weights.load(job.start)}
+        digest = storage.sha256_file(weights.find(job.start))
+    else:
+        file = start_file(job, path)
+        found = models.load(file)
+        states = {name: net.state_dict() for name, net in found.parts.items()}
+        digest = storage.sha256_file(file)
+    for name in nets.keys() & states.keys():
+        try:
+            nets[name].load_state_dict(states[name])
+        except RuntimeError as error:
+            raise UserError(
+                f"{job.start}: its {name} has other sizes than this run's ({error}); give both "
+                "runs the same width, blocks and growth."
+            ) from error
+    return digest
+
+
+def start_file(job: Training, path: Path) -> Path:
+    """The file of the run that `job` starts from, in the folder of `path`.
+
+    Raises:
+        Missing: it was not trained there.
+    """
+    ending = path.stem.rpartition("_")[2]
+    tried = [path.with_name(f"{job.start}_{ending}.safetensors"),
+             path.with_name(f"{job.start}.safetensors")]  # fmt: skip
+    for file in tried:
+        if file.is_file():
+            return file
+    raise Missing(f"this run starts from {tried[-1].name}, which is not in {path.parent}; train "
+                  f"{job.start!r} there first.")  # fmt: skip
+
+
+def _in_processes(job: Training, seed: int, path: Path, device: str, processes: int) -> None:
+    """The same training under torchrun; the run travels as JSON."""
+    described = path.with_suffix(".job.json")
+    storage.write_json(described, config.as_dict(job))
+    words = ["train", "lsrgan", "--job", str(described), "--seed", str(seed), "--out", str(path)]
+    distributed.launch(["-m", "latentpapers", *words, "--device", device.split(":")[0]], processes)
+    described.unlink()
+
+
+def export(
+    state: Path, path: Path, job: Training, seed: int, *, only: tuple[str, ...] = ()
+) -> None:
+    """Writes the networks of a training state in half precision, with a card.
+
+    Args:
+        only: names of the networks to keep, empty for all.
+    """
+    about = checkpoint.header(state)
+    nets = checkpoint.networks(state)
+    kept = {n: v for n, v in nets.items() if not only or n in only}
+    history = History.from_state(checkpoint.load(state)["history"])
+    every = max(1, len(history.rows) // 60)  # a curve of 60 points is enough to draw
+    earlier = 0
+    if job.start and job.start not in weights.names():
+        earlier = models.load(start_file(job, path)).card["images"]
+    images = earlier + about["images"]
+    card = {
+        "title": f"{title_of(job)} on {job.data}, crops of {job.crop} px",
+        "config": config.as_dict(job), "seed": seed,
+        "steps": about["step"], "images": images, "seconds": about["seconds"],
+        "budget": images / BUDGET,
+        "history": {"terms": history.terms, "rows": history.rows[every - 1 :: every]},
+    }  # fmt: skip
+    models.save(path, kept, {n: recipe(job, n) for n in kept}, card)
+
+
+def title_of(job: Training) -> str:
+    """The row of the paper's tables that a run fills."""
+    if job.stage == "psnr":
+        return "L1 stage"
+    title = VARIANTS[job.variant].title
+    title += f" (mu = {job.mu:g})" if VARIANTS[job.variant].latent and job.mu != 1e-3 else ""
+    return title + (", standard GAN" if job.adversary == "standard" else "")
+
+
+# --- inference and evaluation -----------------------------------------------------------------
+
+
+def enlarge(net: RRDBNet, lr: Tensor, *, tile: int = 64) -> Tensor:
+    """One picture, uint8 (3, H, W), four times larger: clamped, rounded, uint8 (3, 4H, 4W).
+
+    The whole picture goes through the trunk at once; only the upsampler is tiled, exactly.
+    """
+    like = next(net.parameters())
+    x = lr[None].to(like).div(255).contiguous(memory_format=torch.channels_last)
+    return tiled(net, x, tile=tile)[0].float().clamp(0, 1).mul(255).round().to(torch.uint8)
+
+
+def load_generator(model: models.Model, device: str = "cpu") -> RRDBNet:
+    """The generator of a checkpoint, laid out for fast inference."""
+    return model["generator"].to(device, memory_format=torch.channels_last)
+
+
+def bicubic(lr: Tensor) -> Tensor:
+    """The plain enlargement that every network should beat: MATLAB's bicubic, in bytes."""
+    return data.imresize(lr[None], (FACTOR * lr.shape[1], FACTOR * lr.shape[2]))[0]
+
+
+def outputs(net: RRDBNet, pairs: list[data.Pair], device: str = "cpu") -> list[Tensor]:
+    """`enlarge` of every low-resolution picture, in order, on the CPU."""
+    return [enlarge(net, pair.lr.to(device)).cpu() for pair in pairs]
+
+
+TITLES = {
+    "set5": "Set5", "set14": "Set14", "bsd100": "BSD100", "urban100": "Urban100", "pirm": "PIRM",
+    "photos": "photos",
+}  # fmt: skip
+
+
+def title_of_set(name: str, count: int, table: str = "") -> str:
+    """How a table's column calls a test set: the paper's name, or ours where it is not whole.
+
+    Args:
+        count: pictures that were measured.
+        table: Tables 1 and 2 say BSD where the others say BSD100.
+    """
+    whole = {"set5": 5, "set14": 14}.get(name, 100)
+    if name != "photos" and count != whole:
+        return f"{TITLES[name]} ({count} of {whole})"
+    return "BSD" if (name, table[-1:]) in (("bsd100", "1"), ("bsd100", "2")) else TITLES[name]
+
+
+_PUBLISHABLE = ("chelsea", "china", "coffee", "flower", "hubble", "rocket")  # free licences
+
+
+def evaluation_pairs(name: str, *, crop: int = 208, each: int = 2) -> list[data.Pair]:
+    """Pictures of a test set; for `photos` crops of the photographs inside scikit-image and
+    scikit-learn, on which no shipped network was trained.
+
+    Args:
+        name: `photos`, or a super-resolution set.
+        crop, each: side and number of crops a photograph; they lie evenly on its diagonal. The
+            whole photograph is reduced before it is cut.
+
+    Raises:
+        UnknownName, Missing, Corrupt: as `data.pairs`.
+    """
+    if name != "photos":
+        return list(data.pairs(name, FACTOR, "test"))
+    out = []
+    for photo, whole in data.photos().items():
+        if photo in _PUBLISHABLE:
+            out += _diagonal(photo, whole, crop, each)
+    return out
+
+
+def _diagonal(photo: str, whole: Tensor, crop: int, each: int) -> list[data.Pair]:
+    hr = whole[:, : whole.shape[1] // 4 * 4, : whole.shape[2] // 4 * 4]
+    lr, small, out = reduced(hr.contiguous()), crop // FACTOR, []
+    for i in range(each):
+        share = (i + 1) / (each + 1)
+        top, left = (int(share * (side - small)) for side in lr.shape[1:])
+        high = hr[:, 4 * top : 4 * top + crop, 4 * left : 4 * left + crop]
+        low = lr[:, top : top + small, left : left + small]
+        out.append(data.Pair(f"{photo} {i + 1}", high.contiguous(), low.contiguous()))
+    return out
+
+
+METRICS = {
+    "PSNR": "psnr_y_b4_u8", "SSIM": "ssim_y_7x7_b4", "L1": "l1_y", "wrapped L1": "l1_y_uint8wrap",
+    "NIQE": "niqe_pirm", "PI": "pi_pirm",
+}  # fmt: skip
+"""Columns of our tables and their protocols."""
+
+
+def evaluate(found: list[Tensor], pairs: list[data.Pair], wanted: tuple[str, ...]) -> dict[
+    str, PerImage
+]:  # fmt: skip
+    """One value per picture for each of the columns of `METRICS`.
+
+    Args:
+        found: enlarged pictures, uint8 (3, H, W), in the order of `pairs`.
+        wanted: names of columns; those without a reference (NIQE, PI) take none.
+
+    Raises:
+        Missing: PI without the model of Ma et al.
+    """
+    from latentpapers import metrics
+
+    mine = [x.permute(1, 2, 0) for x in found]
+    real = [pair.hr.permute(1, 2, 0) for pair in pairs]
+    alone = ("NIQE", "PI")
+    return {
+        column: metrics.values(METRICS[column], mine, None if column in alone else real)
+        for column in wanted
+    }
+
+
+def sharpness(found: list[Tensor]) -> PerImage:
+    """Mean absolute difference of neighbouring pixels of each picture (image range [-1, 1])."""
+    from latentpapers.metrics.images import gradient_energy
+
+    return torch.cat([gradient_energy(data.to_float(x[None])) for x in found])
+
+
+Values = dict[str, dict[str, PerImage]]
+"""Test set -> column -> one value a picture."""
+
+
+def measure(
+    make: Callable[[data.Pair], Tensor], sets: dict[str, list[data.Pair]], niqe: tuple[str, ...]
+) -> Values:
+    """Every column of every picture of every set.
+
+    Args:
+        make: gives the enlarged picture, uint8 (3, H, W), on the CPU.
+        sets: pictures by set.
+        niqe: sets on which NIQE, and PI where its model is present, are measured.
+    """
+    out: Values = {}
+    for name, pairs in sets.items():
+        found = [make(pair) for pair in pairs]
+        wanted = ("PSNR", "SSIM", "L1", "wrapped L1")
+        wanted += (("NIQE", "PI") if has_ma() else ("NIQE",)) if name in niqe else ()
+        truth = sharpness([pair.hr for pair in pairs]).mean()
+        out[name] = {**evaluate(found, pairs, wanted), "sharpness": sharpness(found) / truth}
+    return out
+
+
+def has_ma() -> bool:
+    """Whether the model of Ma et al., half of PI, is on this machine."""
+    from latentpapers.metrics import ma
+
+    try:
+        ma.published()
+    except Missing:
+        return False
+    return True
+
+
+def differences(first: Values, second: Values, column: str, *, spread: bool = False) -> dict[
+    str, Score
+]:  # fmt: skip
+    """`first` less `second` on the same pictures: a set each, and `all images` pooled.
+
+    Args:
+        spread: of the standard deviations over pictures, not of the means.
+    """
+    both = {name: (first[name][column], second[name][column]) for name in first}
+    both["all images"] = tuple(torch.cat([pair[i] for pair in both.values()]) for i in (0, 1))
+    how = spread_difference if spread else intervals.paired_difference
+    return {name: how(a, b) for name, (a, b) in both.items()}
+
+
+def worst_set(found: dict[str, Score], *, higher: bool, leave: tuple[str, ...] = ()) -> Score:
+    """The test set that favours a claim least: a claim about every set holds if it holds there.
+
+    Args:
+        found: from `differences`.
+        higher: whether the claim says that the difference is positive.
+        leave: sets that the claim leaves out.
+    """
+    scores = [s for name, s in found.items() if name not in ("all images", *leave)]
+    return min(scores, key=lambda s: s.low) if higher else max(scores, key=lambda s: s.high)
+
+
+def spread_difference(a: PerImage, b: PerImage, *, resamples: int = 2000, seed: int = 0) -> Score:
+    """Population standard deviation of `a` less that of `b`; pictures are resampled together."""
+    x, y = (v.double().numpy() for v in (a, b))
+    index = numpy(seed, "bootstrap", "spread").integers(0, len(x), (resamples, len(x)))
+    draws = x[index].std(1) - y[index].std(1)
+    return _score(float(x.std() - y.std()), draws, len(x), "paired bootstrap over images, 95 %")
+
+
+def range_of_means(several: list[PerImage], *, resamples: int = 2000, seed: int = 0) -> Score:
+    """Largest less smallest mean of several networks; pictures are resampled together."""
+    x = torch.stack([v.double() for v in several]).numpy()
+    count = x.shape[1]
+    index = numpy(seed, "bootstrap", "range").integers(0, count, (resamples, count))
+    means = x[:, index].mean(2)
+    value = float(x.mean(1).max() - x.mean(1).min())
+    draws = means.max(0) - means.min(0)
+    return _score(value, draws, count, "bootstrap over images, 95 %")
+
+
+def _score(value: float, draws: Any, n: int, how: str) -> Score:
+    import numpy as np
+
+    low, high = np.quantile(draws, [0.025, 0.975])
+    return Score(value, float(low), float(high), n, how)
+
+
+def place_of_largest_difference(
+    first: Tensor, second: Tensor, crop: int, *, stride: int = 4
+) -> tuple[int, int]:
+    """The rule that figures choose their crops by: where two methods differ most in structure.
+
+    The measure is the standard deviation of their difference inside the crop, so that a mere shift
+    of brightness or colour counts for nothing.
+
+    Args:
+        first, second: uint8 (3, H, W).
+        crop: side of the crop in pixels; a multiple of `stride`.
+
+    Returns:
+        Top and left of the crop with the largest measure; the first such in reading order.
+        Multiples of `stride`, so that low-resolution pixels are not cut.
+
+    Raises:
+        UserError: pictures of two sizes, or smaller than the crop.
+    """
+    if first.shape != second.shape or min(first.shape[1:]) < crop or crop % stride:
+        raise UserError(
+            f"cannot cut {crop} px in steps of {stride} from {tuple(first.shape)} and "
+            f"{tuple(second.shape)}."
+        )
+    gap = (first.double() - second.double()).mean(0)[None, None]
+    mean, square = (nn.functional.avg_pool2d(x, crop, stride)[0, 0] for x in (gap, gap.square()))
+    spread = square - mean.square()
+    best = int(spread.argmax())
+    return best // spread.shape[1] * stride, best % spread.shape[1] * stride
+
+
+def scale_of(
+    model: models.Model, preset: str, device: str, seeds: tuple[int, ...], tested: str = ""
+) -> config.Scale:
+    """The label of what a checkpoint makes: images seen, share of the paper's budget, data.
+
+    Args:
+        tested: what the number was measured on.
+    """
+    job = model.card["config"]
+    standin = () if job["data"] in PAPERS_OWN else (job["data"],)
+    if job["stage"] == "joint" and job["features"] != "vgg19":
+        standin += (job["features"],)
+    standin += ("photos",) if tested == "photos" else ()
+    start = ", initialised from RealSR-DF2K" if job["start"] == "realsr_df2k" else ""
+    sizes = f"{job['width']} x {job['blocks']}"
+    on = f", tested on {tested}" if tested else ""
+    return config.Scale(
+        preset=preset, images=model.card["images"], budget=model.card["budget"],
+        data=f"{job['data']} {job['crop']} px, RRDB {sizes}{start}{on}", device=device,
+        seeds=seeds, standin=standin,
+    )  # fmt: skip
+
+
+# --- command line -----------------------------------------------------------------------------
+
+
+def train_from_cli(arguments: list[str]) -> int:
+    """`latentpapers train lsrgan --run NAME [--preset gpu|shipped] [--seed 0] --out FOLDER`.
+
+    `--job FILE --out FILE` is what each process of a shared training is called with.
+    """
+    import argparse
+
+    parser = argparse.ArgumentParser("latentpapers train lsrgan", allow_abbrev=False)
+    what = parser.add_mutually_exclusive_group(required=True)
+    what.add_argument("--run")
+    what.add_argument("--job", type=Path)
+    parser.add_argument("--preset", default="shipped", choices=["shipped", *PRESETS])
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--set", action="append", default=[], metavar="FIELD=VALUE")
+    args = parser.parse_args(arguments)
+    if args.job:
+        job = from_json(args.job)
+        _fit(job, args.seed, args.out, args.device, distributed.join(), print_progress)
+        return 0
+    table = SHIPPED if args.preset == "shipped" else PRESETS[args.preset].training
+    job = config.resolve(config.named("run", args.run, table), config.parse(args.set))
+    only = KEPT.get(args.run, ()) if args.preset == "shipped" else ()
+    train(job, seed=args.seed, path=args.out / f"{args.run}_s{args.seed}.safetensors",
+          device=args.device, only=only, progress=print_progress)  # fmt: skip
+    return 0
+
+
+def from_json(path: Path) -> Training:
+    """A run that was written by `_in_processes`."""
+    fields = json.loads(path.read_text())
+    return Training(**{k: tuple(v) if isinstance(v, list) else v for k, v in fields.items()})
+
+
+def print_progress(step: int, steps: int, terms: dict[str, float], rate: float) -> None:
+    """One line of losses."""
+    values = " ".join(f"{name} {value:.4f}" for name, value in terms.items())
+    print(f"{step}/{steps} {rate:.0f} images/s {values}", flush=True)
