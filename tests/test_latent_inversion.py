@@ -230,3 +230,16 @@ def test_a_coupled_pair_sees_one_batch_at_a_time():
     x0 = pair.images(codes(12), block=4)
     inversion.invert(pair, x0, codes(30, 2), how, batch=4, chunk=64)
     assert toy.sizes[-6:] == [4] * 6
+
+
+def test_an_encoders_start_takes_the_place_of_candidates():
+    toy = Toy()
+    pair, z0 = toy.pair(), codes(6, 1)
+    x0, near = pair.images(z0), z0 + 0.05 * codes(6, 4)
+    how = Inversion(statistic="alone", descent=Plan(rate=0.01, steps=20, tolerance=0.0))
+    toy.sizes.clear()
+    found = inversion.invert(pair, x0, codes(30, 2), how, batch=2, start=near)
+    assert sum(toy.sizes) == 20 * 6  # no candidate was drawn
+    away = inversion.invert(pair, x0, codes(30, 2), how, batch=2)  # control
+    error = [inversion.pixel_distance(pair.images(f.variable), x0).mean() for f in (found, away)]
+    assert error[0] < 0.5 * error[1]

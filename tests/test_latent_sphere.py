@@ -54,6 +54,9 @@ def test_great_circle_is_scipys_slerp_continued():
         expected = geometric_slerp(*unit, np.linspace(0, 1, 7)) * math.sqrt(24)
         found = sphere.great_circle(z0[i : i + 1], z1[i : i + 1], degrees)[:, 0]
         np.testing.assert_allclose(found, expected, atol=1e-10)
+    each = sphere.great_circle(z0, z1, torch.stack([first, 2 * first]))
+    np.testing.assert_allclose(each[0], z1, atol=1e-10)  # one angle a code
+    np.testing.assert_allclose(sphere.angle(each[1], z1), first, rtol=1e-9)
     half = sphere.great_circle(z0, z1, torch.tensor([180.0, 360.0]))
     np.testing.assert_allclose(half[0], -z0, atol=1e-9)
     np.testing.assert_allclose(half[1], z0, atol=1e-9)

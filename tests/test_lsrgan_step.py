@@ -146,7 +146,7 @@ def test_first_stage_moves_g_and_l_apart():
     )
     same(found["encoder"], wanted)
     assert float(terms["pixel"]) == pytest.approx(
-        float(F.l1_loss(step.nets["generator"](lr), hr)), rel=1e-6
+        float(F.l1_loss(step.nets["generator"](lr).detach(), hr)), rel=1e-6
     )
 
 
@@ -353,3 +353,60 @@ def test_sharpness_orders_blur():
     blurred = lsrgan.bicubic(pair.lr)
     sharp, soft = lsrgan.sharpness([pair.hr, blurred])
     assert float(soft) < float(sharp)
+
+
+# --- comparisons ----------------------------------------------------------------------------------
+
+
+def two_sets(shift):
+    g = torch.Generator().manual_seed(5)
+    return {
+        name: {"PSNR": torch.randn(20, generator=g, dtype=torch.float64) + by}
+        for name, by in zip(("set14", "bsd100"), shift, strict=True)
+    }
+
+
+def test_a_claim_about_every_set_is_as_good_as_its_worst_set():
+    found = lsrgan.differences(two_sets((1.0, 0.2)), two_sets((0.0, 0.0)), "PSNR")
+    assert list(found) == ["set14", "bsd100", "all images"]
+    assert found["set14"].value == pytest.approx(1.0)  # equal draws: only the shift is left
+    assert found["all images"].value == pytest.approx(0.6)
+    assert found["all images"].n == 40
+    assert lsrgan.worst_set(found, higher=True).value == pytest.approx(0.2)
+    assert lsrgan.worst_set(found, higher=False).value == pytest.approx(1.0)
+    left = lsrgan.worst_set(found, higher=False, leave=("set14",))
+    assert left.value == pytest.approx(0.2)
+
+
+def test_spread_difference_is_numpy_s_and_covers_it():
+    g = torch.Generator().manual_seed(6)
+    a, b = (s * torch.randn(400, generator=g, dtype=torch.float64) for s in (2.0, 1.0))
+    found = lsrgan.spread_difference(a, b)
+    assert found.value == pytest.approx(np.std(a.numpy()) - np.std(b.numpy()))
+    assert found.low < 1.0 < found.high
+    same = lsrgan.spread_difference(a, a)
+    assert (same.value, same.low, same.high) == (0.0, 0.0, 0.0)  # resampled together
+
+
+def test_range_of_means():
+    g = torch.Generator().manual_seed(7)
+    base = torch.randn(200, generator=g, dtype=torch.float64)
+    found = lsrgan.range_of_means([base, base + 0.5, base + 0.2])
+    assert (found.value, found.low) == pytest.approx((0.5, 0.5))  # what images share cancels
+    assert lsrgan.range_of_means([base, base]).high == 0.0
+
+
+def test_columns_name_the_set_and_what_is_missing_of_it():
+    assert lsrgan.title_of_set("bsd100", 100, "table_1") == "BSD"
+    assert lsrgan.title_of_set("bsd100", 100, "table_4") == "BSD100"
+    assert lsrgan.title_of_set("urban100", 20, "table_1") == "Urban100 (20 of 100)"
+    assert lsrgan.title_of_set("set14", 14, "table_1") == "Set14"
+    assert lsrgan.title_of_set("photos", 12, "table_1") == "photos"
+
+
+def test_measure_gives_every_column():
+    pairs = {"photos": lsrgan.evaluation_pairs("photos", crop=128, each=1)[:2]}
+    values = lsrgan.measure(lambda p: lsrgan.bicubic(p.lr), pairs, niqe=())["photos"]
+    assert sorted(values) == ["L1", "PSNR", "SSIM", "sharpness", "wrapped L1"]
+    assert all(v.shape == (2,) for v in values.values())
+    assert float(values["sharpness"].max()) < 1  # bicubic is smoother than the truth

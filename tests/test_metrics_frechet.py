@@ -152,6 +152,19 @@ def test_interval_covers_its_own_expectation():
     assert found[0] == frechet.frechet_score(*draw(0))
 
 
+def test_moments_without_a_group_are_those_of_the_rest():
+    x = sample(61, 5, shift=30)
+    index = list(torch.randperm(61, generator=torch.Generator().manual_seed(0)).split(20))[:3]
+    for group, found in zip(index, frechet._downdated(x, index), strict=True):
+        rest = torch.ones(61, dtype=torch.bool).index_fill(0, group, False)
+        expected = frechet.moments(x[rest])
+        assert found.n == expected.n
+        assert torch.allclose(found.mean, expected.mean, rtol=1e-12)
+        assert torch.allclose(found.root, expected.root, rtol=1e-9, atol=1e-12)
+        whole = frechet.moments(x)
+        assert not torch.allclose(found.root, whole.root, rtol=1e-3)  # control
+
+
 def test_outputs_for_one_input_stay_together():
     g = torch.Generator().manual_seed(0)
     real = sample(200, 4, mix=False)

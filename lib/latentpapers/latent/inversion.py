@@ -132,6 +132,7 @@ def invert(
     *,
     batch: int = 20,
     chunk: int = 64,
+    start: Codes | None = None,
 ) -> Descended:
     """The codes z_1 of `images` (eq 5), put on the sphere.
 
@@ -143,18 +144,22 @@ def invert(
         batch: latent vectors that share a loss, a stop and, by `how.statistic`, a minibatch
             statistic (the authors' README: 20).
         chunk: latent vectors worked on at once; bounds the memory.
+        start: (N, Z) codes to start from, for example an encoder's (section 4.2); then no candidate
+            is looked at.
 
     Returns:
         `variable` z_1 (N, Z), `context` empty, losses and steps by batch.
     """
-    candidates = candidates[: how.candidates]
-    judged = pair.alone(pair.images(candidates, block=chunk), block=chunk)
-    found = []
+    candidates, found = candidates[: how.candidates], []
+    if start is None:
+        judged = pair.alone(pair.images(candidates, block=chunk), block=chunk)
     for rows, size in chunks(len(images), batch, chunk, pair.coupled):
         features = pair.alone(images[rows], block=chunk)
-        start = nearest_candidates(features, candidates, judged)
+        near = (
+            start[rows] if start is not None else nearest_candidates(features, candidates, judged)
+        )
         context = (images[rows], features)
-        done = descend(start, context, Objective(pair, how, size), how.descent, batch=size)
+        done = descend(near, context, Objective(pair, how, size), how.descent, batch=size)
         found.append(Descended(project(done.variable), (), done.losses, done.steps))
     return joined(found)
 

@@ -33,12 +33,15 @@ def angle(a: Float[Tensor, "*B Z"], b: Float[Tensor, "*B Z"]) -> Float[Tensor, "
     return 2 * torch.rad2deg(torch.atan2((u - v).norm(dim=-1), (u + v).norm(dim=-1)))
 
 
-def great_circle(z0: Codes, z1: Codes, degrees: Float[Tensor, "T"]) -> Float[Tensor, "T N Z"]:
+def great_circle(
+    z0: Codes, z1: Codes, degrees: Float[Tensor, "T"] | Float[Tensor, "T N"]
+) -> Float[Tensor, "T N Z"]:
     """Points on the great circle from z0 through z1, at given angles from z0.
 
     Args:
         z0, z1: two codes each, not parallel; only their directions count.
-        degrees: signed angles; that of z1 itself is `angle(z0, z1)`.
+        degrees: signed angles, for all codes or one column a code; that of z1 itself is
+            `angle(z0, z1)`.
 
     Returns:
         codes of norm sqrt(n).
@@ -51,7 +54,8 @@ def great_circle(z0: Codes, z1: Codes, degrees: Float[Tensor, "T"]) -> Float[Ten
     size = tangent.norm(dim=-1, keepdim=True)
     if bool((size <= 1e-6 * z1.norm(dim=-1, keepdim=True)).any()):
         raise UserError("parallel latent vectors span no great circle.")
-    t = torch.deg2rad(degrees.to(z0)).view(-1, 1, 1)
+    t = torch.deg2rad(degrees.to(z0))
+    t = t.view(-1, 1, 1) if t.ndim == 1 else t.unsqueeze(-1)
     return math.sqrt(z0.shape[-1]) * (torch.cos(t) * u + torch.sin(t) * tangent / size)
 
 

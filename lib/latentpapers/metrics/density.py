@@ -28,7 +28,6 @@ from latentpapers.shapes import Features
 
 _SPARE = 8  # candidates kept beyond k: a row with more near ties is done again in float64
 _OPEN = 256  # a block with more than 1 in 256 comparisons open is done again in float64
-_CHUNK = 2**18  # numbers a chunk of float64 work may hold: it stays in a core's cache
 
 
 @dataclass(frozen=True)
@@ -160,7 +159,9 @@ class _Points:
 
 
 def _step(rows: Tensor) -> int:
-    return max(1, _CHUNK // rows.shape[1])
+    """Rows of a chunk of float64 work: on a CPU so few that they stay in a core's cache and no
+    threads have to meet, on a GPU enough to fill it."""
+    return max(1, 2 ** (15 if rows.device.type == "cpu" else 24) // rows.shape[1])
 
 
 def _centre(rows: Tensor) -> Tensor:
@@ -213,8 +214,8 @@ def _slack(width: int, dtype: torch.dtype) -> float:
 def _lows(a: Tensor, b: Tensor, norms_a: Tensor, norms_b: Tensor) -> Tensor:
     """Lower bounds of the squared distances between two centred blocks."""
     keep = 1 - _slack(a.shape[1], a.dtype)
-    out = (a @ b.T).mul_(-2)
-    return out.add_((keep * norms_b).to(a.dtype)).add_((keep * norms_a).to(a.dtype)[:, None])
+    out = torch.addmm((keep * norms_b).to(a.dtype), a, b.T, alpha=-2)
+    return out.add_((keep * norms_a).to(a.dtype)[:, None])
 
 
 def _exact(a: _Points, b: _Points, i: Tensor, j: Tensor) -> Tensor:
@@ -465,7 +466,7 @@ def _check(
         if not isinstance(x, Tensor) or x.ndim != 2 or not x.is_floating_point() or not x.numel():
             form = f"{x.dtype} {tuple(x.shape)}" if isinstance(x, Tensor) else type(x).__name__
             raise UserError(f"{name} features must be floats (N, F), not {form}.")
-        if not all(bool(p.isfinite().all()) for p in x.split(1024)):
+        if not all(bool(p.isfinite().all()) for p in x.split(_step(x))):
             raise UserError(f"{name} features hold NaN or infinity.")
     if real.shape[1] != fake.shape[1] or real.device != fake.device or real.dtype != fake.dtype:
         raise UserError(

@@ -11,7 +11,7 @@ and features of many dimensions make that large. So the number of images is part
 """
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 import torch
@@ -53,14 +53,10 @@ def moments(features: Features) -> Moments:
     """
     x = _checked(features)
     n, width = x.shape
-    mean = sum(p.sum(0, dtype=torch.float64) for p in x.split(_BLOCK)) / n
+    mean = _mean(x)
     if n <= width:
         return Moments(mean, (x.double() - mean) / math.sqrt(n - 1), n)
-    scatter = torch.zeros(width, width, dtype=torch.float64, device=x.device)
-    for part in x.split(_BLOCK):
-        centred = part.double() - mean
-        scatter.addmm_(centred.T, centred)
-    return Moments(mean, _root(scatter / (n - 1)), n)
+    return Moments(mean, _root(_scatter(x, mean) / (n - 1)), n)
 
 
 def from_covariance(
@@ -194,8 +190,35 @@ def _without(x: Tensor | Moments, parts: int, together: int, seed: int) -> Itera
     if isinstance(x, Moments):
         return [x] * parts
     index = extrapolation.groups(len(x), parts, together, seeds.derive(seed, "frechet"))
-    rest = (torch.cat([j for j in index if j is not i]).sort().values for i in index)
-    return (moments(x[i.to(x.device)]) for i in rest)
+    index = [i.to(x.device) for i in index]
+    if len(x) - max(map(len, index)) > x.shape[1]:
+        return _downdated(_checked(x), index)
+    return (moments(x[torch.cat([j for j in index if j is not i])]) for i in index)
+
+
+def _downdated(x: Tensor, index: list[Tensor]) -> Iterator[Moments]:
+    """Moments without each group: its share is taken from the sums over all, so that every image
+    is multiplied out twice, not once for every other group."""
+    mean = _mean(x)
+    scatter = _scatter(x, mean)
+    for group in index:
+        part, left = x[group], len(x) - len(group)
+        step = sum((p.double() - mean).sum(0) for p in part.split(_BLOCK)) / -left
+        rest = scatter - _scatter(part, mean) - left * torch.outer(step, step)
+        yield Moments(mean + step, _root(rest / (left - 1)), left)
+
+
+def _mean(x: Tensor) -> Tensor:
+    return sum(p.sum(0, dtype=torch.float64) for p in x.split(_BLOCK)) / len(x)
+
+
+def _scatter(x: Tensor, mean: Tensor) -> Tensor:
+    """Sum over images of the outer products of their deviations from `mean`."""
+    out = torch.zeros(x.shape[1], x.shape[1], dtype=torch.float64, device=x.device)
+    for part in x.split(_BLOCK):
+        centred = part.double() - mean
+        out.addmm_(centred.T, centred)
+    return out
 
 
 def _root(covariance: Tensor) -> Tensor:
