@@ -161,7 +161,7 @@ class _Points:
 def _step(rows: Tensor) -> int:
     """Rows of a chunk of float64 work: on a CPU so few that they stay in a core's cache and no
     threads have to meet, on a GPU enough to fill it."""
-    return max(1, 2 ** (15 if rows.device.type == "cpu" else 24) // rows.shape[1])
+    return max(1, 2 ** (14 if rows.device.type == "cpu" else 24) // rows.shape[1])
 
 
 def _centre(rows: Tensor) -> Tensor:
