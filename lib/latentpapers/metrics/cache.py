@@ -66,7 +66,7 @@ def _read(path: Path, name: str, rows: int) -> Features | None:
         if tensorfile.header(path).get("key") != name:
             return None
         found = tensorfile.load(path).get("features")
-    except (Missing, Corrupt):
+    except (Missing, Corrupt, RuntimeError):  # the last: removed between looking and opening
         return None
     intact = isinstance(found, Tensor) and found.ndim == 2 and len(found) == rows
     return found if intact else None
