@@ -263,7 +263,7 @@ def test_a_run_survives_its_way_through_json(tmp_path):
 
     job = replace(lsrgan.PRESETS["paper"].training["lsr"], seconds=1.5)
     storage.write_json(tmp_path / "job.json", config.as_dict(job))
-    assert lsrgan.from_json(tmp_path / "job.json") == job
+    assert lsrgan.RUNS.read(tmp_path / "job.json") == job
 
 
 def test_paper_preset_is_the_published_setting():

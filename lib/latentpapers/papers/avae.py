@@ -4,8 +4,7 @@ A VAE is the generator, an auto-encoder the discriminator, a controller keeps th
 BEGAN, BEGAN* + LSM and a plain VAE are the same step with terms switched off: rows of `METHODS`.
 """
 
-import json
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -13,7 +12,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from latentpapers import config, data, models, storage
+from latentpapers import config, data, models
 from latentpapers.errors import UnknownName
 from latentpapers.losses import energy as E
 from latentpapers.losses import variational as V
@@ -27,11 +26,11 @@ from latentpapers.losses.equilibrium import (
 from latentpapers.nets.began import Decoder, Encoder, seeded
 from latentpapers.seeds import generator
 from latentpapers.shapes import Bytes, Codes, Images
-from latentpapers.train import checkpoint, distributed
 from latentpapers.train.context import Context
 from latentpapers.train.distributed import Group
 from latentpapers.train.engine import Fit, Given, Update, fit
-from latentpapers.train.history import History
+from latentpapers.train.runs import Networks as States
+from latentpapers.train.runs import Progress, Runs, state_of
 from latentpapers.train.schedule import halved_at
 
 # (CPU seconds, MB) of each notebook, measured on one core in a process of its own
@@ -416,45 +415,9 @@ PRESETS: dict[str, Preset] = {
 }  # fmt: skip
 
 
-def train(
-    job: Training,
-    *,
-    seed: int,
-    path: Path,
-    device: str = "cpu",
-    group: Group | None = None,
-    only: tuple[str, ...] = (),
-    progress: Callable[..., None] | None = None,
-) -> History:
-    """Trains one run, resuming it if it was interrupted, and writes its networks with their card.
-
-    With several GPUs (or LATENTPAPERS_PROCESSES) the work is shared by that many processes, to the
-    same result up to rounding; the caller need not know.
-
-    Args:
-        job: the run.
-        seed: of initialisation, order of images and noise.
-        path: the checkpoint to write (`.safetensors`); the resumable state stands beside it.
-        device, group, progress: see `train.engine.fit`.
-        only: networks to keep in `path`, empty for all.
-
-    Returns:
-        The losses over time.
-    """
-    state = path.with_suffix(".state.safetensors")
-    processes = distributed.processes(device)
-    if group is None and processes > 1:
-        _in_processes(job, seed, path, device, processes)
-    else:
-        _fit(job, seed, state, device, group, progress)
-    if group is None or group.rank == 0:
-        export(state, path, job, seed, only=only)
-    return History.from_state(checkpoint.load(state)["history"])
-
-
 def _fit(
-    job: Training, seed: int, state: Path, device: str, group: Group | None,
-    progress: Callable[..., None] | None,
+    job: Training, seed: int, path: Path, device: str, group: Group | None,
+    progress: Progress | None,
 ) -> None:  # fmt: skip
     pixels = data.load(job.data, size=job.size, split="train", n=job.images).pixels
     plan = Fit(
@@ -462,40 +425,13 @@ def _fit(
         flip=job.data not in ("digits", "drawn-faces"), precision=job.precision,
         compile=job.compile,
     )  # fmt: skip
-    fit(Step(job, seed, device), pixels, plan, seed=seed, config=job, path=state, device=device,
-        group=group, progress=progress)  # fmt: skip
+    fit(Step(job, seed, device), pixels, plan, seed=seed, config=job, path=state_of(path),
+        device=device, group=group, progress=progress)  # fmt: skip
 
 
-def _in_processes(job: Training, seed: int, path: Path, device: str, processes: int) -> None:
-    """The same training under torchrun; the run travels as JSON."""
-    described = path.with_suffix(".job.json")
-    storage.write_json(described, config.as_dict(job))
-    words = ["train", "avae", "--job", str(described), "--seed", str(seed), "--out", str(path)]
-    distributed.launch(["-m", "latentpapers", *words, "--device", device.split(":")[0]], processes)
-    described.unlink()
-
-
-def export(
-    state: Path, path: Path, job: Training, seed: int, *, only: tuple[str, ...] = ()
-) -> None:
-    """Writes the networks of a training state in half precision, with a card.
-
-    Args:
-        only: names of the networks to keep, empty for all.
-    """
-    about = checkpoint.header(state)
-    nets = checkpoint.networks(state)
-    kept = {n: v for n, v in nets.items() if not only or n in only}
-    history = History.from_state(checkpoint.load(state)["history"])
-    every = max(1, len(history.rows) // 60)  # a curve of 60 points is enough to draw
-    card = {
-        "title": f"{method_of(job).title} on {job.data}, {job.size} px",
-        "config": config.as_dict(job), "seed": seed,
-        "steps": about["step"], "images": about["images"], "seconds": about["seconds"],
-        "budget": about["images"] / BUDGET,
-        "history": {"terms": history.terms, "rows": history.rows[every - 1 :: every]},
-    }  # fmt: skip
-    models.save(path, kept, {n: recipe(job, n) for n in kept}, card)
+def _card(job: Training, path: Path, images: int, nets: States) -> dict[str, Any]:
+    title = f"{method_of(job).title} on {job.data}, {job.size} px"
+    return {"title": title, "budget": images / BUDGET}
 
 
 def recipe(job: Training, name: str) -> dict[str, Any]:
@@ -532,37 +468,8 @@ def scale_of(model: models.Model, preset: str, device: str, seeds: tuple[int, ..
     )  # fmt: skip
 
 
-def train_from_cli(arguments: list[str]) -> int:
-    """`latentpapers train avae --run NAME [--preset gpu|shipped] [--seed 0] --out FOLDER`.
-
-    `--job FILE --out FILE` is what each process of a shared training is called with.
-    """
-    import argparse
-
-    parser = argparse.ArgumentParser("latentpapers train avae", allow_abbrev=False)
-    what = parser.add_mutually_exclusive_group(required=True)
-    what.add_argument("--run")
-    what.add_argument("--job", type=Path)
-    parser.add_argument("--preset", default="shipped", choices=["shipped", *PRESETS])
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--device", default="cpu")
-    parser.add_argument("--set", action="append", default=[], metavar="FIELD=VALUE")
-    args = parser.parse_args(arguments)
-    if args.job:
-        job = Training(**json.loads(args.job.read_text()))
-        state = args.out.with_suffix(".state.safetensors")
-        _fit(job, args.seed, state, args.device, distributed.join(), print_progress)
-        return 0
-    table = SHIPPED if args.preset == "shipped" else PRESETS[args.preset].training
-    job = config.resolve(config.named("run", args.run, table), config.parse(args.set))
-    only = KEPT.get(args.run, ()) if args.preset == "shipped" else ()
-    train(job, seed=args.seed, path=args.out / f"{args.run}_s{args.seed}.safetensors",
-          device=args.device, only=only, progress=print_progress)  # fmt: skip
-    return 0
-
-
-def print_progress(step: int, steps: int, terms: dict[str, float], rate: float) -> None:
-    """One line of losses."""
-    values = " ".join(f"{name} {value:.4f}" for name, value in terms.items())
-    print(f"{step}/{steps} {rate:.0f} images/s {values}", flush=True)
+RUNS = Runs(
+    "avae", Training, _fit, _card, recipe,
+    {"shipped": SHIPPED, **{name: preset.training for name, preset in PRESETS.items()}}, KEPT,
+)  # fmt: skip
+train, export, train_from_cli = RUNS.train, RUNS.export, RUNS.train_from_cli

@@ -5,7 +5,6 @@ level, WGAN-GP, and the encoder that starts an inversion. The walk itself is in 
 """
 
 import dataclasses
-import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from latentpapers import config, data, models, paths, storage
+from latentpapers import config, data, models, paths
 from latentpapers.errors import UserError
 from latentpapers.latent import boundary, found, method, walk
 from latentpapers.latent.descent import Plan
@@ -26,11 +25,12 @@ from latentpapers.nets.began import seeded
 from latentpapers.nets.equalized import pixel_norm
 from latentpapers.seeds import generator
 from latentpapers.shapes import Bytes, Codes, Images, PerImage
-from latentpapers.train import checkpoint, distributed
+from latentpapers.train import checkpoint
 from latentpapers.train.context import Context
 from latentpapers.train.distributed import Group
 from latentpapers.train.engine import Fit, Update, fit
-from latentpapers.train.history import History
+from latentpapers.train.runs import Networks as States
+from latentpapers.train.runs import Progress, Runs, state_of
 from latentpapers.train.schedule import Stage, stage_at
 
 # (CPU seconds, MB) of each notebook, measured on one core in a process of its own
@@ -427,90 +427,36 @@ def pixels(job: Training) -> Bytes:
     return pool.pixels[torch.cat((few, many)).sort().values]
 
 
-def train(
-    job: Training,
-    *,
-    seed: int,
-    path: Path,
-    device: str = "cpu",
-    group: Group | None = None,
-    only: tuple[str, ...] = (),
-    progress: Callable[..., None] | None = None,
-) -> History:
-    """Trains one run, resuming it if it was interrupted, and writes its networks with their card.
-
-    Args:
-        job: the run.
-        seed: of initialisation, order of images and noise.
-        path: the checkpoint to write (`.safetensors`); the resumable state stands beside it.
-        device, group, progress: see `train.engine.fit`.
-        only: networks to keep in `path`, empty for all.
-
-    Returns:
-        The losses over time.
-    """
-    state = path.with_suffix(".state.safetensors")
-    processes = distributed.processes(device)
-    if group is None and processes > 1:
-        _in_processes(job, seed, path, device, processes)
-    else:
-        _fit(job, seed, state, device, group, progress)
-    if group is None or group.rank == 0:
-        export(state, path, job, seed, only=only)
-    return History.from_state(checkpoint.load(state)["history"])
-
-
 def _fit(
-    job: Training, seed: int, state: Path, device: str, group: Group | None,
-    progress: Callable[..., None] | None,
+    job: Training, seed: int, path: Path, device: str, group: Group | None,
+    progress: Progress | None,
 ) -> None:  # fmt: skip
     plan = Fit(
         steps=job.steps, batch=job.batch, seconds=job.seconds, log_every=job.log_every,
         save_every=job.save_every, flip=job.data not in ("digits", "drawn-faces"),
         precision=job.precision,
     )  # fmt: skip
-    fit(task(job, seed, device), pixels(job), plan, seed=seed, config=job, path=state,
+    fit(task(job, seed, device), pixels(job), plan, seed=seed, config=job, path=state_of(path),
         device=device, group=group, progress=progress)  # fmt: skip
 
 
-def _in_processes(job: Training, seed: int, path: Path, device: str, processes: int) -> None:
-    """The same training under torchrun; the run travels as JSON."""
-    described = path.with_suffix(".job.json")
-    storage.write_json(described, config.as_dict(job))
-    words = ["train", "diamond", "--job", str(described), "--seed", str(seed), "--out", str(path)]
-    distributed.launch(["-m", "latentpapers", *words, "--device", device.split(":")[0]], processes)
-    described.unlink()
-
-
-def export(
-    state: Path, path: Path, job: Training, seed: int, *, only: tuple[str, ...] = ()
-) -> None:
-    """Writes the networks of a training state in half precision, with a card.
-
-    `generator` is the running average; `generator_raw` the network as trained, which the paper
-    takes.
-
-    Args:
-        only: names of the networks to keep, empty for all.
-    """
-    about, full = checkpoint.header(state), checkpoint.load(state)
-    nets, kinds = checkpoint.networks(state), recipes(job)
+def _networks(state: Path) -> States:
+    """`generator` is the running average; `generator_raw` the network as trained, which the paper
+    takes."""
+    nets = checkpoint.networks(state)
     if "generator" in nets:
-        nets["generator_raw"], kinds["generator_raw"] = (
-            full["nets"]["generator"],
-            kinds["generator"],
-        )
-    kept = {n: v for n, v in nets.items() if not only or n in only}
-    history = History.from_state(full["history"])
-    every, total = max(1, len(history.rows) // 60), BUDGET[job.method]
-    card = {
-        "title": f"{TITLES[job.method]} on {job.data}, {job.size} px",
-        "config": config.as_dict(job), "seed": seed,
-        "steps": about["step"], "images": about["images"], "seconds": about["seconds"],
-        "budget": about["images"] / total if total else None,
-        "history": {"terms": history.terms, "rows": history.rows[every - 1 :: every]},
-    }  # fmt: skip
-    models.save(path, kept, {n: kinds[n] for n in kept}, card)
+        nets["generator_raw"] = checkpoint.load(state)["nets"]["generator"]
+    return nets
+
+
+def _recipe(job: Training, name: str) -> dict[str, Any]:
+    return recipes(job)[name.removesuffix("_raw")]
+
+
+def _card(job: Training, path: Path, images: int, nets: States) -> dict[str, Any]:
+    total = BUDGET[job.method]
+    title = f"{TITLES[job.method]} on {job.data}, {job.size} px"
+    return {"title": title, "budget": images / total if total else None}
 
 
 def latents(n: int, seed: int, latent: int = 512) -> Codes:
@@ -604,46 +550,36 @@ def scale_of(model: models.Model, preset: str, device: str, seeds: tuple[int, ..
     )  # fmt: skip
 
 
+RUNS = Runs(
+    "diamond", Training, _fit, _card, _recipe,
+    {"shipped": SHIPPED, **{name: preset.training for name, preset in PRESETS.items()}}, KEPT,
+    _networks,
+)  # fmt: skip
+train, export = RUNS.train, RUNS.export
+
+
 def train_from_cli(arguments: list[str]) -> int:
-    """`latentpapers train diamond --run NAME [--preset gpu|shipped] [--seed 0] --out FOLDER`.
+    """`Runs.train_from_cli`, and `--search NAME --n N --out FOLDER`: the latents of a shipped
+    network."""
+    named = any(word.partition("=")[0] == "--search" for word in arguments)
+    return _search_from_cli(arguments) if named else RUNS.train_from_cli(arguments)
 
-    `--job FILE --out FILE` is what each process of a shared training is called with.
-    """
+
+def _search_from_cli(arguments: list[str]) -> int:
     import argparse
-
-    parser = argparse.ArgumentParser("latentpapers train diamond", allow_abbrev=False)
-    what = parser.add_mutually_exclusive_group(required=True)
-    what.add_argument("--run")
-    what.add_argument("--job", type=Path)
-    what.add_argument("--search", metavar="NAME", help="search the latents of a shipped network")
-    parser.add_argument("--n", type=int, default=64)
-    parser.add_argument("--preset", default="shipped", choices=["shipped", *PRESETS])
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--device", default="cpu")
-    parser.add_argument("--set", action="append", default=[], metavar="FIELD=VALUE")
-    args = parser.parse_args(arguments)
-    if args.search:
-        return _search_from_cli(args.search, args.n, args.seed, args.out, args.set)
-    if args.job:
-        job = config.resolve(Training("pgan", "", 0, 0, 0), json.loads(args.job.read_text()))
-        state = args.out.with_suffix(".state.safetensors")
-        _fit(job, args.seed, state, args.device, distributed.join(), print_progress)
-        return 0
-    table = SHIPPED if args.preset == "shipped" else PRESETS[args.preset].training
-    job = config.resolve(config.named("run", args.run, table), config.parse(args.set))
-    only = KEPT.get(args.run, ()) if args.preset == "shipped" else ()
-    train(job, seed=args.seed, path=args.out / f"{args.run}_s{args.seed}.safetensors",
-          device=args.device, only=only, progress=print_progress)  # fmt: skip
-    return 0
-
-
-def _search_from_cli(name: str, n: int, seed: int, out: Path, changes: list[str]) -> int:
     import time
 
+    parser = argparse.ArgumentParser("latentpapers train diamond", allow_abbrev=False)
+    parser.add_argument("--search", required=True, metavar="NAME", help="of a shipped network")
+    parser.add_argument("--n", type=int, default=64)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--set", action="append", default=[], metavar="FIELD=VALUE")
+    args = parser.parse_args(arguments)
+    name, n, seed, out = args.search, args.n, args.seed, args.out
     model, preset = models.load(f"diamond/{name}_s{seed}"), PRESETS["quick"]
     how = preset.wgan_gp if model.card["config"]["method"] == "wgan_gp" else preset.search
-    how = config.resolve(how, config.parse(changes))
+    how = config.resolve(how, config.parse(args.set))
     start = time.perf_counter()
     result = search(model, how, n, seed)
     card = {
@@ -654,9 +590,3 @@ def _search_from_cli(name: str, n: int, seed: int, out: Path, changes: list[str]
     found.save(out / f"{name}_s{seed}.safetensors", result, card)
     print(f"{card['title']}: {card['seconds']:.0f} s, steps {result.steps}", flush=True)
     return 0
-
-
-def print_progress(step: int, steps: int, terms: dict[str, float], rate: float) -> None:
-    """One line of losses."""
-    values = " ".join(f"{name} {value:.4f}" for name, value in terms.items())
-    print(f"{step}/{steps} {rate:.0f} images/s {values}", flush=True)

@@ -5,8 +5,7 @@ space in which the output at z = 0 is drawn to the real image. The baselines of 
 supplement, the ablations and the paper's two extensions are rows of `METHODS`.
 """
 
-import json
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -15,7 +14,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from latentpapers import config, data, models, storage
+from latentpapers import config, data, models
 from latentpapers.errors import UserError
 from latentpapers.losses import centre as Z
 from latentpapers.losses import logistic, relativistic
@@ -25,11 +24,11 @@ from latentpapers.nets import edsr, lag, srgan
 from latentpapers.nets.began import seeded
 from latentpapers.seeds import generator
 from latentpapers.shapes import Bytes, Images
-from latentpapers.train import checkpoint, distributed
 from latentpapers.train.context import Context, Sampler
 from latentpapers.train.distributed import Group
 from latentpapers.train.engine import Fit, Given, Update, fit
-from latentpapers.train.history import History
+from latentpapers.train.runs import Networks as States
+from latentpapers.train.runs import Progress, Runs, state_of
 from latentpapers.train.schedule import Stage, stage_at
 
 # (CPU seconds, MB) of each notebook, measured on one core in a process of its own
@@ -627,45 +626,9 @@ PRESETS: dict[str, Preset] = {
 }  # fmt: skip
 
 
-def train(
-    job: Training,
-    *,
-    seed: int,
-    path: Path,
-    device: str = "cpu",
-    group: Group | None = None,
-    only: tuple[str, ...] = (),
-    progress: Callable[..., None] | None = None,
-) -> History:
-    """Trains one run, resuming it if it was interrupted, and writes its networks with their card.
-
-    With several GPUs (or LATENTPAPERS_PROCESSES) the work is shared by that many processes, to the
-    same result up to rounding; the caller need not know.
-
-    Args:
-        job: the run.
-        seed: of initialisation, order of images and noise.
-        path: the checkpoint to write (`.safetensors`); the resumable state stands beside it.
-        device, group, progress: see `train.engine.fit`.
-        only: networks to keep in `path`, empty for all.
-
-    Returns:
-        The losses over time.
-    """
-    state = path.with_suffix(".state.safetensors")
-    processes = distributed.processes(device)
-    if group is None and processes > 1:
-        _in_processes(job, seed, path, device, processes)
-    else:
-        _fit(job, seed, state, device, group, progress)
-    if group is None or group.rank == 0:
-        export(state, path, job, seed, only=only)
-    return History.from_state(checkpoint.load(state)["history"])
-
-
 def _fit(
-    job: Training, seed: int, state: Path, device: str, group: Group | None,
-    progress: Callable[..., None] | None,
+    job: Training, seed: int, path: Path, device: str, group: Group | None,
+    progress: Progress | None,
 ) -> None:  # fmt: skip
     low_side(job)
     pixels = data.load(job.data, size=job.size, split="train", n=job.images).pixels
@@ -674,51 +637,26 @@ def _fit(
         # an embedding belongs to one image, not to its mirror image
         flip=job.flip and method_of(job).latent != "embedding", precision=job.precision,
     )  # fmt: skip
-    fit(Step(job, seed, device, _features(job)), pixels, plan, seed=seed, config=job, path=state,
-        device=device, group=group, progress=progress)  # fmt: skip
+    fit(Step(job, seed, device, _features(job)), pixels, plan, seed=seed, config=job,
+        path=state_of(path), device=device, group=group, progress=progress)  # fmt: skip
 
 
 def _features(job: Training) -> nn.Module | None:
-    """SRGAN's feature network; Missing names what to fetch."""
+    """SRGAN's feature network, cut at conv2_2 as in the authors' code; Missing names what to
+    fetch."""
     if method_of(job).network != "srgan" or job.features == "none":
         return None
     from latentpapers import weights
 
-    return weights.network(job.features)
+    return weights.network(job.features, layer="conv2_2")
 
 
-def _in_processes(job: Training, seed: int, path: Path, device: str, processes: int) -> None:
-    """The same training under torchrun; the run travels as JSON."""
-    described = path.with_suffix(".job.json")
-    storage.write_json(described, config.as_dict(job))
-    words = ["train", "lag", "--job", str(described), "--seed", str(seed), "--out", str(path)]
-    distributed.launch(["-m", "latentpapers", *words, "--device", device.split(":")[0]], processes)
-    described.unlink()
-
-
-def export(
-    state: Path, path: Path, job: Training, seed: int, *, only: tuple[str, ...] = ()
-) -> None:
-    """Writes the networks of a training state in half precision, with a card.
-
-    Args:
-        only: names of the networks to keep, empty for all.
-    """
-    about = checkpoint.header(state)
-    nets = checkpoint.networks(state)
-    kept = {n: v for n, v in nets.items() if not only or n in only}
-    history = History.from_state(checkpoint.load(state)["history"])
-    every = max(1, len(history.rows) // 60)  # a curve of 60 points is enough to draw
-    card = {
-        "title": f"{method_of(job).title} on {job.data}, {low_side(job)} to {job.size} px",
-        "config": config.as_dict(job), "seed": seed,
-        "steps": about["step"], "images": about["images"], "seconds": about["seconds"],
-        "budget": about["images"] / budget(job.factor),
-        "history": {"terms": history.terms, "rows": history.rows[every - 1 :: every]},
-    }  # fmt: skip
+def _card(job: Training, path: Path, images: int, nets: States) -> dict[str, Any]:
+    title = f"{method_of(job).title} on {job.data}, {low_side(job)} to {job.size} px"
+    card = {"title": title, "budget": images / budget(job.factor)}
     if "critic" in nets and method_of(job).network == "lag":
         card["critic_weight"] = map_weight(nets["critic"])
-    models.save(path, kept, {n: recipe(job, n) for n in kept}, card)
+    return card
 
 
 def map_weight(critic: dict[str, Tensor]) -> float:
@@ -802,37 +740,8 @@ def scale_of(model: models.Model, preset: str, device: str, seeds: tuple[int, ..
     )  # fmt: skip
 
 
-def train_from_cli(arguments: list[str]) -> int:
-    """`latentpapers train lag --run NAME [--preset gpu|shipped] [--seed 0] --out FOLDER`.
-
-    `--job FILE --out FILE` is what each process of a shared training is called with.
-    """
-    import argparse
-
-    parser = argparse.ArgumentParser("latentpapers train lag", allow_abbrev=False)
-    what = parser.add_mutually_exclusive_group(required=True)
-    what.add_argument("--run")
-    what.add_argument("--job", type=Path)
-    parser.add_argument("--preset", default="shipped", choices=["shipped", *PRESETS])
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--device", default="cpu")
-    parser.add_argument("--set", action="append", default=[], metavar="FIELD=VALUE")
-    args = parser.parse_args(arguments)
-    if args.job:
-        job = Training(**json.loads(args.job.read_text()))
-        state = args.out.with_suffix(".state.safetensors")
-        _fit(job, args.seed, state, args.device, distributed.join(), print_progress)
-        return 0
-    table = SHIPPED if args.preset == "shipped" else PRESETS[args.preset].training
-    job = config.resolve(config.named("run", args.run, table), config.parse(args.set))
-    only = KEPT[args.run] if args.preset == "shipped" else ()
-    train(job, seed=args.seed, path=args.out / f"{args.run}_s{args.seed}.safetensors",
-          device=args.device, only=only, progress=print_progress)  # fmt: skip
-    return 0
-
-
-def print_progress(step: int, steps: int, terms: dict[str, float], rate: float) -> None:
-    """One line of losses."""
-    values = " ".join(f"{name} {value:.4f}" for name, value in terms.items())
-    print(f"{step}/{steps} {rate:.0f} images/s {values}", flush=True)
+RUNS = Runs(
+    "lag", Training, _fit, _card, recipe,
+    {"shipped": SHIPPED, **{name: preset.training for name, preset in PRESETS.items()}}, KEPT,
+)  # fmt: skip
+train, export, train_from_cli = RUNS.train, RUNS.export, RUNS.train_from_cli

@@ -5,7 +5,6 @@ generator and encoder alone with L1 (`stage="psnr"`), then generator, discrimina
 together, from that one file.
 """
 
-import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,11 +26,11 @@ from latentpapers.nets.rrdb import RRDBNet, initialise, tiled
 from latentpapers.nets.vgg_critic import VGGCritic
 from latentpapers.seeds import generator, numpy
 from latentpapers.shapes import Bytes, Images, PerImage
-from latentpapers.train import checkpoint, distributed
 from latentpapers.train.context import Context
 from latentpapers.train.distributed import Group
 from latentpapers.train.engine import Fit, Update, fit
-from latentpapers.train.history import History
+from latentpapers.train.runs import Networks as States
+from latentpapers.train.runs import Progress, Runs, state_of
 from latentpapers.train.schedule import halved_at
 
 # (CPU seconds, MB) of each notebook, measured on one core in a process of its own
@@ -442,48 +441,9 @@ def reduced(hr: Tensor) -> Tensor:
     return data.imresize(hr[None], size)[0]
 
 
-def train(
-    job: Training,
-    *,
-    seed: int,
-    path: Path,
-    device: str = "cpu",
-    group: Group | None = None,
-    only: tuple[str, ...] = (),
-    progress: Callable[..., None] | None = None,
-) -> History:
-    """Trains one run, resuming it if it was interrupted, and writes its networks with their card.
-
-    A run with a `start` reads that run's file from the folder of `path`.
-
-    Args:
-        job: the run.
-        seed: of initialisation and crops.
-        path: the checkpoint to write (`.safetensors`); the resumable state stands beside it.
-        device, group, progress: see `train.engine.fit`.
-        only: networks to keep in `path`, empty for all.
-
-    Returns:
-        The losses over time.
-
-    Raises:
-        Missing: the run it starts from, or weights.
-        UserError: networks of other sizes than the run it starts from.
-    """
-    state = path.with_suffix(".state.safetensors")
-    processes = distributed.processes(device)
-    if group is None and processes > 1:
-        _in_processes(job, seed, path, device, processes)
-    else:
-        _fit(job, seed, path, device, group, progress)
-    if group is None or group.rank == 0:
-        export(state, path, job, seed, only=only)
-    return History.from_state(checkpoint.load(state)["history"])
-
-
 def _fit(
     job: Training, seed: int, path: Path, device: str, group: Group | None,
-    progress: Callable[..., None] | None,
+    progress: Progress | None,
 ) -> None:  # fmt: skip
     bank = data.PairBank(*pairs_for(job), FACTOR, device)
     step = Step(job, seed, bank, feature_network(job, device))
@@ -495,7 +455,7 @@ def _fit(
     tickets = torch.zeros(job.batch, 1, 1, 1, dtype=torch.uint8)  # crops come from the bank
     about = {**config.as_dict(job), "start_sha256": digest}
     fit(step, tickets, plan, seed=seed, config=about, device=device, group=group,
-        path=path.with_suffix(".state.safetensors"), progress=progress)  # fmt: skip
+        path=state_of(path), progress=progress)  # fmt: skip
 
 
 def begin_from(nets: dict[str, nn.Module], job: Training, path: Path) -> str:
@@ -542,40 +502,12 @@ def start_file(job: Training, path: Path) -> Path:
                   f"{job.start!r} there first.")  # fmt: skip
 
 
-def _in_processes(job: Training, seed: int, path: Path, device: str, processes: int) -> None:
-    """The same training under torchrun; the run travels as JSON."""
-    described = path.with_suffix(".job.json")
-    storage.write_json(described, config.as_dict(job))
-    words = ["train", "lsrgan", "--job", str(described), "--seed", str(seed), "--out", str(path)]
-    distributed.launch(["-m", "latentpapers", *words, "--device", device.split(":")[0]], processes)
-    described.unlink()
-
-
-def export(
-    state: Path, path: Path, job: Training, seed: int, *, only: tuple[str, ...] = ()
-) -> None:
-    """Writes the networks of a training state in half precision, with a card.
-
-    Args:
-        only: names of the networks to keep, empty for all.
-    """
-    about = checkpoint.header(state)
-    nets = checkpoint.networks(state)
-    kept = {n: v for n, v in nets.items() if not only or n in only}
-    history = History.from_state(checkpoint.load(state)["history"])
-    every = max(1, len(history.rows) // 60)  # a curve of 60 points is enough to draw
-    earlier = 0
+def _card(job: Training, path: Path, images: int, nets: States) -> dict[str, Any]:
+    """`images` and `budget` count those of the run it started from too."""
     if job.start and job.start not in weights.names():
-        earlier = models.load(start_file(job, path)).card["images"]
-    images = earlier + about["images"]
-    card = {
-        "title": f"{title_of(job)} on {job.data}, crops of {job.crop} px",
-        "config": config.as_dict(job), "seed": seed,
-        "steps": about["step"], "images": images, "seconds": about["seconds"],
-        "budget": images / BUDGET,
-        "history": {"terms": history.terms, "rows": history.rows[every - 1 :: every]},
-    }  # fmt: skip
-    models.save(path, kept, {n: recipe(job, n) for n in kept}, card)
+        images += models.load(start_file(job, path)).card["images"]
+    title = f"{title_of(job)} on {job.data}, crops of {job.crop} px"
+    return {"title": title, "images": images, "budget": images / BUDGET}
 
 
 def title_of(job: Training) -> str:
@@ -848,45 +780,11 @@ def scale_of(
     )  # fmt: skip
 
 
-# --- command line -----------------------------------------------------------------------------
+# --- its runs ---------------------------------------------------------------------------------
 
 
-def train_from_cli(arguments: list[str]) -> int:
-    """`latentpapers train lsrgan --run NAME [--preset gpu|shipped] [--seed 0] --out FOLDER`.
-
-    `--job FILE --out FILE` is what each process of a shared training is called with.
-    """
-    import argparse
-
-    parser = argparse.ArgumentParser("latentpapers train lsrgan", allow_abbrev=False)
-    what = parser.add_mutually_exclusive_group(required=True)
-    what.add_argument("--run")
-    what.add_argument("--job", type=Path)
-    parser.add_argument("--preset", default="shipped", choices=["shipped", *PRESETS])
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--device", default="cpu")
-    parser.add_argument("--set", action="append", default=[], metavar="FIELD=VALUE")
-    args = parser.parse_args(arguments)
-    if args.job:
-        job = from_json(args.job)
-        _fit(job, args.seed, args.out, args.device, distributed.join(), print_progress)
-        return 0
-    table = SHIPPED if args.preset == "shipped" else PRESETS[args.preset].training
-    job = config.resolve(config.named("run", args.run, table), config.parse(args.set))
-    only = KEPT.get(args.run, ()) if args.preset == "shipped" else ()
-    train(job, seed=args.seed, path=args.out / f"{args.run}_s{args.seed}.safetensors",
-          device=args.device, only=only, progress=print_progress)  # fmt: skip
-    return 0
-
-
-def from_json(path: Path) -> Training:
-    """A run that was written by `_in_processes`."""
-    fields = json.loads(path.read_text())
-    return Training(**{k: tuple(v) if isinstance(v, list) else v for k, v in fields.items()})
-
-
-def print_progress(step: int, steps: int, terms: dict[str, float], rate: float) -> None:
-    """One line of losses."""
-    values = " ".join(f"{name} {value:.4f}" for name, value in terms.items())
-    print(f"{step}/{steps} {rate:.0f} images/s {values}", flush=True)
+RUNS = Runs(
+    "lsrgan", Training, _fit, _card, recipe,
+    {"shipped": SHIPPED, **{name: preset.training for name, preset in PRESETS.items()}}, KEPT,
+)  # fmt: skip
+train, export, train_from_cli = RUNS.train, RUNS.export, RUNS.train_from_cli

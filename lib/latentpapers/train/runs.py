@@ -1,0 +1,166 @@
+"""What every paper's room does with a run: train it, share it, write its networks, name it.
+
+A room says what differs (how a step is put together, what a card says beyond what the training
+knows) and gets `train`, `export` and `train_from_cli`.
+"""
+
+import argparse
+import dataclasses
+import json
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from latentpapers import config, models, storage
+from latentpapers.train import checkpoint, distributed
+from latentpapers.train.distributed import Group
+from latentpapers.train.history import History
+
+Progress = Callable[..., None]
+Networks = dict[str, dict[str, Tensor]]
+_POINTS = 60  # of a curve on a card: enough to draw
+
+
+def state_of(path: Path) -> Path:
+    """Where the resumable state of the checkpoint `path` stands."""
+    return path.with_suffix(".state.safetensors")
+
+
+@dataclasses.dataclass(frozen=True)
+class Runs:
+    """The runs of one paper's room.
+
+    Attributes:
+        paper: its id, the word after `latentpapers train`.
+        job: the frozen dataclass that describes a run.
+        fit: (job, seed, path, device, group, progress) trains into `state_of(path)`, resuming.
+        card: (job, path, images, networks) -> the card's title, budget and whatever else is the
+            paper's own; `networks` are the state dicts of all of them.
+        recipe: (job, network) -> how `lp.models.build` makes it.
+        tables: preset -> runs by name, `shipped` among them.
+        kept: run -> networks that its shipped file keeps; all of them where nothing is said.
+        networks: state file -> state dicts, with averages in place of what they average.
+    """
+
+    paper: str
+    job: type
+    fit: Callable[..., None]
+    card: Callable[[Any, Path, int, Networks], dict[str, Any]]
+    recipe: Callable[[Any, str], dict[str, Any]]
+    tables: Mapping[str, Mapping[str, Any]]
+    kept: Mapping[str, tuple[str, ...]]
+    networks: Callable[[Path], Networks] = checkpoint.networks
+
+    def train(
+        self,
+        job: Any,
+        *,
+        seed: int,
+        path: Path,
+        device: str = "cpu",
+        group: Group | None = None,
+        only: tuple[str, ...] = (),
+        progress: Progress | None = None,
+    ) -> History:
+        """Trains one run, resuming it if it was interrupted, and writes its networks with a card.
+
+        With several GPUs (or LATENTPAPERS_PROCESSES) the work is shared by that many processes, to
+        the same result up to rounding; the caller need not know.
+
+        Args:
+            job: the run.
+            seed: of initialisation, order of images and noise.
+            path: the checkpoint to write (`.safetensors`); `state_of(path)` stands beside it.
+            device, group, progress: see `train.engine.fit`.
+            only: networks to keep in `path`, empty for all.
+
+        Returns:
+            The losses over time.
+        """
+        processes = distributed.processes(device)
+        if group is None and processes > 1:
+            self._in_processes(job, seed, path, device, processes)
+        else:
+            self.fit(job, seed, path, device, group, progress)
+        state = state_of(path)
+        if group is None or group.rank == 0:
+            self.export(state, path, job, seed, only=only)
+        return History.from_state(checkpoint.load(state)["history"])
+
+    def _in_processes(
+        self, job: Any, seed: int, path: Path, device: str, processes: int
+    ) -> None:  # fmt: skip
+        """The same training under torchrun; the run travels as JSON."""
+        described = path.with_suffix(".job.json")
+        storage.write_json(described, config.as_dict(job))
+        words = ["train", self.paper, "--job", str(described), "--seed", str(seed)]
+        words += ["--out", str(path), "--device", device.split(":")[0]]
+        distributed.launch(["-m", "latentpapers", *words], processes)
+        described.unlink()
+
+    def read(self, described: Path) -> Any:
+        """The run that `config.as_dict` wrote into a JSON file."""
+        fields = json.loads(described.read_text())
+        return self.job(**{k: tuple(v) if isinstance(v, list) else v for k, v in fields.items()})
+
+    def export(
+        self, state: Path, path: Path, job: Any, seed: int, *, only: tuple[str, ...] = ()
+    ) -> None:
+        """Writes the networks of a training state in half precision, with a card.
+
+        Args:
+            only: names of the networks to keep, empty for all.
+        """
+        about, nets = checkpoint.header(state), self.networks(state)
+        history = History.from_state(checkpoint.load(state)["history"])
+        every = max(1, len(history.rows) // _POINTS)
+        card = {
+            "config": config.as_dict(job), "seed": seed,
+            "steps": about["step"], "images": about["images"], "seconds": about["seconds"],
+            "history": {"terms": history.terms, "rows": history.rows[every - 1 :: every]},
+        }  # fmt: skip
+        card |= self.card(job, path, about["images"], nets)
+        kept = {n: v for n, v in nets.items() if not only or n in only}
+        models.save(path, kept, {n: self.recipe(job, n) for n in kept}, card)
+
+    def train_from_cli(self, arguments: list[str]) -> int:
+        """`latentpapers train PAPER --run NAME [--preset gpu|shipped] [--seed 0] --out FOLDER`.
+
+        `--job FILE --out FILE` is what each process of a shared training is called with.
+
+        Raises:
+            UnknownName, UserError: no such run or field, a value of another type.
+        """
+        args = self._parser().parse_args(arguments)
+        if args.job:
+            job = self.read(args.job)
+            self.fit(job, args.seed, args.out, args.device, distributed.join(), print_progress)
+            return 0
+        job = config.named("run", args.run, self.tables[args.preset])
+        job = config.resolve(job, config.parse(args.set))
+        only = self.kept.get(args.run, ()) if args.preset == "shipped" else ()
+        path = args.out / f"{args.run}_s{args.seed}.safetensors"
+        self.train(
+            job, seed=args.seed, path=path, device=args.device, only=only, progress=print_progress
+        )  # fmt: skip
+        return 0
+
+    def _parser(self) -> argparse.ArgumentParser:
+        parser = argparse.ArgumentParser(f"latentpapers train {self.paper}", allow_abbrev=False)
+        what = parser.add_mutually_exclusive_group(required=True)
+        what.add_argument("--run")
+        what.add_argument("--job", type=Path)
+        parser.add_argument("--preset", default="shipped", choices=[*self.tables])
+        parser.add_argument("--seed", type=int, default=0)
+        parser.add_argument("--out", type=Path, required=True)
+        parser.add_argument("--device", default="cpu")
+        parser.add_argument("--set", action="append", default=[], metavar="FIELD=VALUE")
+        return parser
+
+
+def print_progress(step: int, steps: int, terms: dict[str, float], rate: float) -> None:
+    """One line of losses."""
+    values = " ".join(f"{name} {value:.4f}" for name, value in terms.items())
+    print(f"{step}/{steps} {rate:.0f} images/s {values}", flush=True)
