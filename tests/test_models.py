@@ -46,6 +46,30 @@ def test_shipped_networks_come_back_in_half_precision(checkout):
     assert all(v.dtype is torch.float16 for v in halves.values())
 
 
+def test_eight_bits_keep_every_weight_within_half_a_level_of_its_channel(tmp_path):
+    net = Decoder(**{**OPTIONS, "width": 32})
+    recipe = {"net": "began.Decoder", "options": {**OPTIONS, "width": 32}}
+    path = {bits: tmp_path / f"{bits}.safetensors" for bits in (8, 16)}
+    for bits, file in path.items():
+        models.save(file, {"d": net.state_dict()}, {"d": recipe}, {}, bits=bits)
+    found = models.load(path[8])["d"].state_dict()
+    packed = tensorfile.load(path[8])["parts"]["d"]
+    assert any(isinstance(v, dict) for v in packed.values())
+    assert any(not isinstance(v, dict) for v in packed.values())
+    for key, value in net.state_dict().items():
+        if isinstance(packed[key], dict):
+            level = value.flatten(1).abs().amax(1) / 127
+            error = (found[key] - value).flatten(1).abs().amax(1)
+            assert (error <= level * 0.5001).all()  # half a level, and fp32 rounding
+            assert (error > level * 0.1).any()  # it is a rounding, not a copy
+        else:
+            assert torch.equal(found[key], value.half().float())
+    assert path[8].stat().st_size < 0.7 * path[16].stat().st_size
+    zero = {k: torch.zeros_like(v) for k, v in net.state_dict().items()}
+    models.save(path[8], {"d": zero}, {"d": recipe}, {}, bits=8)
+    assert all((v == 0).all() for v in models.load(path[8])["d"].state_dict().values())
+
+
 @pytest.mark.usefixtures("checkout")
 def test_names_lists_what_is_there():
     assert models.names() == ["toy/pair"]

@@ -507,6 +507,8 @@ def imported_library() -> list[str]:
 def show_source(obj: Any) -> Any:
     """The source of a library function or class as a static Markdown cell, with its place.
 
+    Above it stand links to the file and, for equations, to the section that derives them.
+
     Args:
         obj: a function or class of this library.
 
@@ -525,7 +527,17 @@ def show_source(obj: Any) -> Any:
         raise UserError(f"{obj!r} has no Python source to show.") from error
     inside = file.is_relative_to(LIBRARY)
     place = file.relative_to(LIBRARY.parent).as_posix() if inside else file.name
-    return Markdown(f"`{place}:{start}`\n\n```python\n{''.join(lines).rstrip()}\n```")
+    named = f"[`{place}:{start}`](../../lib/{place})" if inside else f"`{place}:{start}`"
+    head = " · ".join([named, *_derived(target)])
+    return Markdown(f"{head}\n\n```python\n{''.join(lines).rstrip()}\n```")
+
+
+def _derived(target: Any) -> list[str]:
+    """Links to the sections that derive what a function implements."""
+    from latentpapers.ledger.implements import section
+
+    marks = getattr(target, "__implements__", ())
+    return [f"[equation {eq} of {p}](../{p}/{section(p, eq)})" for p, eq in marks]
 
 
 def _usage() -> dict[str, float]:

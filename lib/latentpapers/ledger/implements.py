@@ -6,6 +6,8 @@ the source text, without importing anything; `ledger.completeness` compares them
 
 import ast
 import functools
+import inspect
+import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,7 +25,7 @@ def implements(paper: str, *, eq: str) -> Callable[[Function], Function]:
     """Marks a function as the implementation of equation `eq` of `paper`.
 
     The mark is `function.__implements__`, a tuple of (paper, equation); one function may carry
-    several.
+    several. Its docstring gains the notebook section that derives the equation.
 
     Raises:
         UnknownName: not a paper's id.
@@ -42,9 +44,29 @@ def implements(paper: str, *, eq: str) -> Callable[[Function], Function]:
             )
         marks = getattr(function, "__implements__", ())
         function.__implements__ = (*marks, (paper, eq))  # type: ignore[attr-defined]
+        words = inspect.cleandoc(function.__doc__ or "")
+        place = f"notebooks/{paper}/{section(paper, eq)}"
+        function.__doc__ = f"{words}\n\nDerived in {place} (equation {eq})."
         return function
 
     return mark
+
+
+_WORD = re.compile(r"[a-z]\w*")
+
+
+def section(paper: str, eq: str) -> str:
+    """The notebook section that derives an equation: `1_derivation.ipynb#eq-5`.
+
+    What the paper does not number (`alg1`) has its name as anchor. A test holds this equal to the
+    anchors of the ledgers.
+
+    Raises:
+        UnknownName: not a paper's id.
+    """
+    if paper not in PAPERS:
+        raise UnknownName("paper", paper, PAPERS)
+    return f"1_derivation.ipynb#{eq if _WORD.fullmatch(eq) else f'eq-{eq}'}"
 
 
 def registered() -> dict[tuple[str, str], str]:

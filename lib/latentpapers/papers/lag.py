@@ -567,6 +567,8 @@ SHIPPED: dict[str, Training] = {
 KEPT: dict[str, tuple[str, ...]] = {
     name: () if name.startswith("faces") else ("generator",) for name in SHIPPED
 }
+# The others are many: 8 bits a weight (about 1 grey level of an output, root mean square)
+EIGHT = frozenset(name for name in SHIPPED if not name.startswith("faces"))
 
 # The settings of the authors' code, at half its width and with bf16 outside the penalty
 _GPU = {"width": 128, "floor": 32, "blocks": 8, "noise": 32, "norm": "l2", "precision": "bf16",
@@ -743,5 +745,6 @@ def scale_of(model: models.Model, preset: str, device: str, seeds: tuple[int, ..
 RUNS = Runs(
     "lag", Training, _fit, _card, recipe,
     {"shipped": SHIPPED, **{name: preset.training for name, preset in PRESETS.items()}}, KEPT,
+    eight=EIGHT,
 )  # fmt: skip
 train, export, train_from_cli = RUNS.train, RUNS.export, RUNS.train_from_cli

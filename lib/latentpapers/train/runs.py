@@ -9,7 +9,7 @@ import dataclasses
 import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from torch import Tensor
 
@@ -41,6 +41,7 @@ class Runs:
         recipe: (job, network) -> how `lp.models.build` makes it.
         tables: preset -> runs by name, `shipped` among them.
         kept: run -> networks that its shipped file keeps; all of them where nothing is said.
+        eight: shipped runs whose file holds 8 bits a weight (`models.save`).
         networks: state file -> state dicts, with averages in place of what they average.
     """
 
@@ -51,6 +52,7 @@ class Runs:
     recipe: Callable[[Any, str], dict[str, Any]]
     tables: Mapping[str, Mapping[str, Any]]
     kept: Mapping[str, tuple[str, ...]]
+    eight: frozenset[str] = frozenset()
     networks: Callable[[Path], Networks] = checkpoint.networks
 
     def train(
@@ -62,6 +64,7 @@ class Runs:
         device: str = "cpu",
         group: Group | None = None,
         only: tuple[str, ...] = (),
+        bits: Literal[16, 8] = 16,
         progress: Progress | None = None,
     ) -> History:
         """Trains one run, resuming it if it was interrupted, and writes its networks with a card.
@@ -75,6 +78,7 @@ class Runs:
             path: the checkpoint to write (`.safetensors`); `state_of(path)` stands beside it.
             device, group, progress: see `train.engine.fit`.
             only: networks to keep in `path`, empty for all.
+            bits: of a weight in `path`, see `models.save`.
 
         Returns:
             The losses over time.
@@ -86,7 +90,7 @@ class Runs:
             self.fit(job, seed, path, device, group, progress)
         state = state_of(path)
         if group is None or group.rank == 0:
-            self.export(state, path, job, seed, only=only)
+            self.export(state, path, job, seed, only=only, bits=bits)
         return History.from_state(checkpoint.load(state)["history"])
 
     def _in_processes(
@@ -106,12 +110,20 @@ class Runs:
         return self.job(**{k: tuple(v) if isinstance(v, list) else v for k, v in fields.items()})
 
     def export(
-        self, state: Path, path: Path, job: Any, seed: int, *, only: tuple[str, ...] = ()
+        self,
+        state: Path,
+        path: Path,
+        job: Any,
+        seed: int,
+        *,
+        only: tuple[str, ...] = (),
+        bits: Literal[16, 8] = 16,
     ) -> None:
-        """Writes the networks of a training state in half precision, with a card.
+        """Writes the networks of a training state, with a card.
 
         Args:
             only: names of the networks to keep, empty for all.
+            bits: of a weight, see `models.save`.
         """
         about, nets = checkpoint.header(state), self.networks(state)
         history = History.from_state(checkpoint.load(state)["history"])
@@ -123,7 +135,7 @@ class Runs:
         }  # fmt: skip
         card |= self.card(job, path, about["images"], nets)
         kept = {n: v for n, v in nets.items() if not only or n in only}
-        models.save(path, kept, {n: self.recipe(job, n) for n in kept}, card)
+        models.save(path, kept, {n: self.recipe(job, n) for n in kept}, card, bits=bits)
 
     def train_from_cli(self, arguments: list[str]) -> int:
         """`latentpapers train PAPER --run NAME [--preset gpu|shipped] [--seed 0] --out FOLDER`.
@@ -140,10 +152,13 @@ class Runs:
             return 0
         job = config.named("run", args.run, self.tables[args.preset])
         job = config.resolve(job, config.parse(args.set))
-        only = self.kept.get(args.run, ()) if args.preset == "shipped" else ()
+        shipped = args.preset == "shipped"
+        only = self.kept.get(args.run, ()) if shipped else ()
+        bits = 8 if shipped and args.run in self.eight else 16
         path = args.out / f"{args.run}_s{args.seed}.safetensors"
         self.train(
-            job, seed=args.seed, path=path, device=args.device, only=only, progress=print_progress
+            job, seed=args.seed, path=path, device=args.device, only=only, bits=bits,
+            progress=print_progress,
         )  # fmt: skip
         return 0
 
