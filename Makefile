@@ -36,7 +36,7 @@ REQUEST = --preset $(PRESET) --seeds $(SEEDS) $(if $(PAPER),--paper $(PAPER)) \
 RUN = $(PYTHON) -m latentpapers
 
 .PHONY: help setup reproduce refresh plan collect check lint test test-notebooks test-latest \
-  test-floor lab gallery bundle benchmark clean
+  test-floor test-slurm test-browser words lab gallery bundle benchmark clean
 
 help:  ## this list
 	@sed -n 's/^\([a-z-]*\):.*  ## /\1|/p' Makefile | awk -F'|' '{printf "  %-12s %s\n", $$1, $$2}'
@@ -78,6 +78,15 @@ test-latest:  ## the unit tests with the newest versions that pyproject.toml all
 
 test-floor:  ## the unit tests with the oldest versions that pyproject.toml allows
 	@UV="$(UV)" bash ci/other_versions.sh lowest-direct
+
+test-slurm: $(READY)  ## the plan on a Slurm of one node (root; Debian's slurmctld slurmd slurm-client munge)
+	@LATENTPAPERS_SLURM=1 OMP_NUM_THREADS=1 $(PYTHON) -m pytest tests/test_slurm.py
+
+test-browser: $(READY)  ## a real browser moves every slider (needs chromium; installs JupyterLab apart)
+	@UV="$(UV)" LATENTPAPERS_PYTHON="$(abspath $(PYTHON))" bash ci/browser.sh
+
+words: $(READY)  ## rewrite what is generated: README, results/README.md, gaps, floors, links
+	@$(RUN) words
 
 lab: setup  ## JupyterLab at the first page
 	@$(UV) pip install --quiet --python .venv/bin/python --group lab

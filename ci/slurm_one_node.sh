@@ -2,8 +2,9 @@
 # A Slurm cluster of one node, this machine, for as long as a command runs:
 #   ci/slurm_one_node.sh snakemake --profile profiles/slurm ...
 # Needs root and Debian's packages: apt-get install slurmctld slurmd slurm-client munge
-# Everything lies in a temporary folder with a configuration, a key and ports of its own; an
-# installed cluster is not touched, and what was started here is ended at the end.
+# Everything lies in a temporary folder with a key and ports of its own, and what was started here is
+# ended at the end. The configuration is linked as /etc/slurm/slurm.conf (Snakemake's executor clears
+# SLURM_CONF before it calls srun), so a machine that has one, a real cluster's node, is refused.
 set -euo pipefail
 [ $# -gt 0 ] || { echo "usage: $0 COMMAND [WORD...]" >&2; exit 2; }
 for program in munged slurmctld slurmd sinfo; do
@@ -11,6 +12,8 @@ for program in munged slurmctld slurmd sinfo; do
     echo "$program is missing: apt-get install slurmctld slurmd slurm-client munge" >&2; exit 2; }
 done
 [ "$(id -u)" = 0 ] || { echo "slurmd needs root." >&2; exit 2; }
+linked=/etc/slurm/slurm.conf
+[ ! -e "$linked" ] || { echo "$linked exists: this machine has a cluster of its own." >&2; exit 2; }
 
 home=$(mktemp -d)
 started=()
@@ -22,6 +25,7 @@ stop() {
     for _ in $(seq 50); do kill -0 "$pid" 2>/dev/null || break; sleep 0.1; done
     kill -9 "$pid" 2>/dev/null || true
   done
+  rm -f "$linked" "$(dirname "$linked")/gres.conf"
   rm -rf "$home"
 }
 trap stop EXIT
@@ -66,7 +70,9 @@ NodeName=$node NodeAddr=127.0.0.1 CPUs=16 RealMemory=96000 Gres=gpu:1 State=UNKN
 PartitionName=main Nodes=ALL Default=YES MaxTime=INFINITE State=UP
 CONF
 echo "NodeName=$node Name=gpu File=/dev/null" > "$home/gres.conf"
-export SLURM_CONF="$home/slurm.conf"
+mkdir -p "$(dirname "$linked")"
+ln -sf "$home/slurm.conf" "$linked"
+ln -sf "$home/gres.conf" "$(dirname "$linked")/gres.conf"
 
 munged --foreground --force --key-file="$home/munge.key" --socket="$home/munge.socket" \
   --pid-file="$home/munged.pid" --log-file="$home/munged.log" --seed-file="$home/munged.seed" \

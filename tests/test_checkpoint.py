@@ -2,6 +2,7 @@
 
 import json
 import random
+from pathlib import Path
 
 import pytest
 import torch
@@ -174,6 +175,35 @@ def test_a_missing_file_and_a_folder_say_what_to_do(path):
     for where in (path, path.parent.parent):
         with pytest.raises(Missing, match="run the training that writes it"):
             checkpoint.load(where)
+
+
+def test_a_file_that_goes_away_while_it_is_opened_is_missing(path, monkeypatch):
+    """Another process may clear a folder between the look and the opening."""
+    small(path)
+    opened = tensorfile.safe_open
+
+    def late(name, framework):
+        Path(name).unlink()
+        return opened(name, framework=framework)
+
+    monkeypatch.setattr(tensorfile, "safe_open", late)
+    with pytest.raises(Missing, match="run the training that writes it"):
+        checkpoint.load(path)
+
+
+@pytest.mark.parametrize("gone", [True, False])
+def test_torch_says_runtime_error_of_a_file_that_it_cannot_map(path, monkeypatch, gone):
+    small(path)
+
+    def unmapped(name, framework):
+        if gone:
+            Path(name).unlink()
+        raise RuntimeError(f"unable to open file <{name}> in read-only mode")
+
+    monkeypatch.setattr(tensorfile, "safe_open", unmapped)
+    wanted, words = (Missing, "no checkpoint") if gone else (Corrupt, "unable to open")
+    with pytest.raises(wanted, match=words):
+        checkpoint.load(path)
 
 
 def test_a_failed_write_keeps_the_old_file(path, monkeypatch):

@@ -114,7 +114,7 @@ def test_unknown_names_splits_sizes_and_numbers_name_what_exists():
     assert len(data.load("digits", size=32, split="test", n=1000)) == 1000  # the control
 
 
-EMBEDDED = {"digits", "photos", "drawn-faces", "faces-dcgan"}
+EMBEDDED = {"digits", "photos", "drawn-faces", "faces-dcgan", "cats-generated"}
 
 
 def test_every_entry_is_described_and_every_embedded_one_loads():
@@ -137,7 +137,7 @@ def test_every_entry_is_described_and_every_embedded_one_loads():
             assert loaded.fingerprint == loaded.sha256
 
 
-@pytest.mark.parametrize("name", ["digits", "photos", "drawn-faces", "faces-dcgan"])
+@pytest.mark.parametrize("name", sorted(EMBEDDED))
 def test_image_i_is_the_same_for_any_n_and_splits_share_nothing(name):
     few = data.load(name, size=32, n=7)
     more = data.load(name, size=32, n=60)

@@ -6,8 +6,9 @@ import math
 import pytest
 import torch
 
-from latentpapers import models, paths
-from latentpapers.latent import found, method, sphere
+from latentpapers import models, paths, weights
+from latentpapers.errors import Missing, UserError
+from latentpapers.latent import found, method, sphere, walk
 from latentpapers.latent.descent import Plan
 from latentpapers.nets import pgan, wgan_gp
 from latentpapers.papers import diamond
@@ -70,6 +71,29 @@ def test_batch_statistics_couple_images_and_running_ones_do_not():
         alone, together = pair.generate(z[:2]), pair.generate(z)[:2]
         assert torch.allclose(alone, together, atol=1e-5) is not tied
     assert not diamond.pair(small("pgan"), statistics="batch").coupled
+
+
+def test_a_walk_with_public_weights(monkeypatch):
+    """Of a network in their form; the real ones are 276 MB each."""
+    net = torch.nn.ModuleDict(small("pgan").parts)
+    monkeypatch.setattr(weights, "network", lambda name: net)
+    how = settings("pgan")
+    walked = diamond.walk_of_weights("pgan_celeba", how, 4, 0, device="cpu", steps=5)
+    assert [x.shape[0] for x in walked] == [4] * len(walked)
+    assert len(walked) == len(walk.walk(torch.randn(2, 16), torch.randn(2, 16), 5))
+    again = diamond.walk_of_weights("pgan_celeba", how, 4, 0, device="cpu", steps=5)
+    assert all(torch.equal(a, b) for a, b in zip(walked, again, strict=True))
+    other = diamond.walk_of_weights("pgan_celeba", how, 4, 1, device="cpu", steps=5)
+    assert not torch.equal(walked[0], other[0])
+    net["generator_raw"].size = 512
+    with pytest.raises(UserError, match="needs a GPU"):
+        diamond.walk_of_weights("pgan_celebahq512", how, 4, 0, device="cpu")
+
+
+def test_a_walk_without_the_weights_says_what_is_missing(monkeypatch):
+    monkeypatch.setattr(weights.registry, "find", lambda name: None)
+    with pytest.raises(Missing, match="pgan_celebahq512"):
+        diamond.walk_of_weights("pgan_celebahq512", settings("pgan"), 1, 0, device="cpu")
 
 
 SHIPPED = sorted((paths.checkpoints() / "diamond" / "searches").glob("*.safetensors"))

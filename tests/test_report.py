@@ -534,6 +534,20 @@ def test_arrows_join_what_the_graph_joins():
     assert sum(getattr(t, "arrow_patch", None) is not None for t in arrows) == len(graph.edges)
 
 
+def test_arrows_within_a_column_run_from_bottom_to_top():
+    _, graph = traced()
+    rows = [["x"], ["encoder"]]
+    arrow = next(
+        t for t in diagram.draw(graph, rows).axes[0].texts if getattr(t, "arrow_patch", None)
+    )
+    (x0, y0), (x1, y1) = arrow.xyann, arrow.xy
+    assert x0 == x1
+    assert y0 < y1  # pixels count downwards
+    across = diagram.draw(graph, [["x", "encoder"]]).axes[0].texts
+    level = next(t for t in across if getattr(t, "arrow_patch", None))
+    assert level.xyann[0] < level.xy[0]  # negative control: side by side it runs to the right
+
+
 def test_layer_table_counts_every_parameter_once():
     net = nn.Sequential(nn.Conv2d(1, 2, 3), nn.ReLU(), nn.Flatten(), nn.Linear(8, 3))
     df = diagram.layers(net, torch.zeros(1, 1, 4, 4))

@@ -169,6 +169,68 @@ def test_equation_links_to_the_line_of_its_function(site):
     assert f'id="L-{line}"' in (site / "source" / f"{module}.html").read_text()
 
 
+def test_claims_page_has_a_row_a_claim_and_filters_of_its_own(site):
+    page = (site / "claims.html").read_text()
+    for paper in ledger.papers():
+        for claim in ledger.load(paper).claims.claims:
+            assert page.count(f'<tr id="{claim.id}" data-paper="{paper}"') == 1
+    for name in ("paper", "kind", "preset", "about", "text"):
+        assert f'id="filter-{name}"' in page
+    assert 'src="http' not in page
+
+
+def test_measured_errata_stand_together_and_first(site):
+    page = (site / "errata_measured.html").read_text()
+    for paper in ledger.papers():
+        for entry in ledger.load(paper).errata.errata:
+            assert (f">{entry.id}<" in page) == (entry.effect is not None), entry.id
+    own = (site / "avae" / "errata.html").read_text()
+    measured = [e.effect is not None for e in ledger.load("avae").errata.errata]
+    seen = re.findall(r'<section id="(avae-e\d+)', own)
+    assert len(seen) == len(measured)
+    assert own.count("measured effect</span>") == sum(measured)
+
+
+def test_tables_and_figures_carry_verdicts_and_the_way_to_their_provenance(site):
+    page = (site / "avae" / "results_gpu.html").read_text()
+    book = ledger.load("avae")
+    found = {r["claim"]: r for r in (v.as_dict() for v in verdicts.decide_all([], "gpu", book))}
+    about = [
+        c for c in book.claims.claims if c.rules.get("gpu") and "table_1" in str(c.rules["gpu"])
+    ]
+    assert about
+    assert found.keys() >= {c.id for c in about}
+    table = page.split('<section id="table-1"')[1].split("</section>")[0]
+    assert all(c.id in table for c in about)
+    assert 'href="#provenance"' in table
+    assert '<section id="provenance"' in page
+
+
+def test_links_of_a_notebook_lead_to_pages_or_become_words(checkout):
+    from latentpapers.report import myst
+
+    folder = checkout / "notebooks" / "avae"
+
+    def moved(text):
+        return myst.relinked(text, folder, "avae", lambda module, name: 7)
+
+    place = 'source/latentpapers.losses.energy.html#L-7" title="L1">`losses.energy.energy`</a>'
+    (checkout / "lib" / "latentpapers" / "losses").mkdir(parents=True, exist_ok=True)
+    (checkout / "lib" / "latentpapers" / "losses" / "energy.py").write_text("")
+    link = '[`losses.energy.energy`](../../lib/latentpapers/losses/energy.py "L1")'
+    assert moved(link) == f'<a href="../{place}'
+    assert moved("[d](1_derivation.ipynb#eq-5)") == '<a href="1_derivation.html#eq-5">d</a>'
+    assert moved("[c](ledger/claims.yaml)") == '<a href="index.html">c</a>'
+    assert moved("[p](../../pyproject.toml)") == "p"  # no page of its own
+    for kept in (
+        "![x](1_derivation.ipynb)",
+        "[x](https://example.org)",
+        "[x](#eq-1)",
+        "[x](no.md)",
+    ):
+        assert moved(kept) == kept
+
+
 def test_source_line_agrees_with_inspect():
     import inspect
 

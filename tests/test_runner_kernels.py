@@ -338,12 +338,18 @@ def test_a_lock_of_a_living_snakemake_is_respected(bed):
 
 
 @pytest.fixture
-def bundled(bed):
-    """A bundle without packages: this interpreter has them."""
+def bundled(bed, tmp_path_factory):
+    """A bundle without packages (this interpreter has them), from a machine with weights."""
+    weights = tmp_path_factory.mktemp("cache") / "weights"
+    weights.mkdir()
+    (weights / "net.safetensors").write_bytes(b"weights")
+    (weights / "net.LICENSE.txt").write_text("as you like")
+    (weights / "net.safetensors.part").write_bytes(b"half")
     (bed.root / "ci").mkdir()
     shutil.copy(Path(__file__).parent.parent / "ci/offline_node.sh", bed.root / "ci")
     commit(bed)
-    made = bed.call("bundle", "--paper", "avae", "--no-packages", "--out", "bundle")
+    made = bed.call("bundle", "--paper", "avae", "--no-packages", "--out", "bundle",
+                    LATENTPAPERS_CACHE=str(weights.parent))  # fmt: skip
     assert made.returncode == 0, made.stderr
     return bed.root / "bundle"
 
@@ -365,6 +371,9 @@ def test_a_bundle_runs_on_another_machine_and_resumes(bundled, tmp_path):
     assert (node / "work/results/quick/avae/metrics.jsonl").is_file()
     again = on_node(bundled, node)
     assert "2 jobs, 0 to run" in again.stdout
+    # weights lie where the node's LATENTPAPERS_CACHE points; what is half written stays behind
+    carried = {p.name: p.read_bytes() for p in (node / "work/cache/weights").iterdir()}
+    assert carried == {"net.safetensors": b"weights", "net.LICENSE.txt": b"as you like"}
 
 
 def test_a_damaged_bundle_is_refused(bundled, tmp_path):

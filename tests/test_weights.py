@@ -13,7 +13,7 @@ from torch import nn
 from latentpapers import cli, tensorfile, transfer, weights, wheels
 from latentpapers.errors import Corrupt, Missing, UnknownName, UserError
 from latentpapers.weights import entries, registry
-from latentpapers.weights.entries import Entry, Local, Url
+from latentpapers.weights.entries import Entry, Local, Manual, Url
 from latentpapers.wheels import Wheel
 
 
@@ -137,7 +137,7 @@ def test_the_hash_in_a_file_s_name_is_the_one_that_is_checked():
             assert len(source.sha256) >= 8
         elif isinstance(source, Wheel):
             assert all(len(h) == 64 for h in (source.sha256, *source.hashes.values()))
-        else:
+        elif isinstance(source, Local):
             assert len(source.sha256) == 64
 
 
@@ -148,8 +148,10 @@ def test_a_missing_file_is_one_sentence_with_everything_needed(name, place):
     for part in (name, f"{known.megabytes} MB", known.licence, known.files[0], str(place),
                  "LATENTPAPERS_DATA"):  # fmt: skip
         assert part in text
-    if name != "squeeze_deepscale":
-        assert f"`latentpapers weights fetch {name}`" in text
+    source = registry.ENTRIES[name].source
+    if not isinstance(source, Local):
+        verb = "convert" if isinstance(source, Manual) else "fetch"
+        assert f"`latentpapers weights {verb} {name}" in text
         assert known.source[0] in text
     assert text.endswith(".")
     assert "\n" not in text

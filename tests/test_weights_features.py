@@ -117,6 +117,27 @@ def test_cutting_a_network_does_not_change_what_is_left(vgg):
     assert torch.equal(features.build("vgg16hed", vgg)(x), whole.maps(x, ["conv5_3"])["conv5_3"])
 
 
+def test_folded_normalisations_change_nothing_but_the_time():
+    net, x = features.build("efficientnetlite0", random_state("efficientnetlite0")), images(3, 64)
+    before = net(x)
+    short = features.folded(net)
+    found = short(x)
+    # single precision through 49 convolutions whose weights were multiplied beforehand
+    assert torch.allclose(found, before, rtol=1e-3, atol=1e-3 * float(before.abs().mean()))
+    assert not any(isinstance(m, nn.BatchNorm2d) for m in short.modules())
+    assert sum(isinstance(m, nn.BatchNorm2d) for m in net.modules()) == 49
+    assert torch.equal(net(x), before), "the network given was changed"
+    for bias in (m.bias for m in short.modules() if isinstance(m, nn.Conv2d)):
+        bias.zero_()  # the control: without the shifts that were folded in
+    assert not torch.allclose(short(x), before, rtol=1e-2, atol=1e-2 * float(before.abs().mean()))
+
+
+def test_a_network_in_training_is_not_folded():
+    net = features.build("efficientnetlite0", random_state("efficientnetlite0")).train()
+    with pytest.raises(RuntimeError, match="evaluation mode"):
+        features.folded(net)
+
+
 def test_gradients_reach_the_image_and_no_parameter(vgg):
     net, x = features.build("vgg16hed", vgg, "conv2_2"), images(1, 16).requires_grad_()
     net(x).square().sum().backward()

@@ -10,6 +10,7 @@ from PIL import Image
 from latentpapers import widgets
 from latentpapers.errors import UserError
 from latentpapers.report import figures
+from latentpapers.widgets import painting
 
 mpl.use("Agg")
 
@@ -177,3 +178,128 @@ def test_importing_widgets_is_light():
     heavy = "{'ipywidgets', 'matplotlib', 'torch', 'numpy'}"
     code = f"import sys, latentpapers.widgets; assert not {heavy} & set(sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+# --- painting ----------------------------------------------------------------------------------
+
+
+TINY = np.zeros((3, 4, 4), np.float32)
+
+
+def twice(canvas):
+    """Two images from a canvas: itself and its negative, enlarged."""
+    large = canvas.repeat(2, 1).repeat(2, 2)
+    return np.stack([large, -large])
+
+
+def painted(**how):
+    return painting.paint_view(twice, TINY, delay=0, **how)
+
+
+def test_a_click_paints_one_pixel_and_the_picture_follows():
+    view = painted(brush="#ff0000")
+    before = shown(view.picture.value).copy()
+    view.cells[1][2].click()
+    np.testing.assert_array_equal(view.canvas.image[:, 1, 2], [1, -1, -1])
+    assert view.cells[1][2].style.button_color == "#ff0000"
+    assert view.cells[0][0].style.button_color == "#808080"
+    after = shown(view.picture.value)
+    changed = (before != after).any(2)
+    zoom = after.shape[0] // 8
+    expected = np.zeros((8, 16), bool)
+    expected[2:4, 4:6] = expected[2:4, 12:14] = True
+    np.testing.assert_array_equal(changed, expected.repeat(zoom, 0).repeat(zoom, 1))
+    assert (TINY == 0).all()  # the caller's image is left alone
+
+
+def test_undo_and_reset_bring_pixels_back():
+    view = painted()
+    first = view.picture.value
+    view.cells[0][0].click()
+    second = view.picture.value
+    view.cells[3][3].click()
+    view.undo.click()
+    assert view.picture.value == second
+    view.cells[2][2].click()
+    view.reset.click()
+    assert view.picture.value == first
+    view.undo.click()
+    assert view.picture.value == first
+    assert {b.style.button_color for row in view.cells for b in row} == {"#808080"}
+
+
+def test_picking_takes_a_colour_up_without_painting():
+    view = painted(brush="#102030")
+    view.cells[0][1].click()
+    view.brush.value = "#ffffff"
+    view.pick.value = True
+    view.cells[0][1].click()
+    assert view.brush.value == "#102030"
+    assert not view.pick.value
+    view.cells[3][0].click()
+    assert view.canvas.colour(3, 0) == "#102030"
+
+
+def test_what_goes_wrong_while_painting_is_shown_and_goes_away():
+    def draw(canvas):
+        return canvas * (2 if canvas.max() > 0.9 else 1)
+
+    view = painting.paint_view(draw, TINY, delay=0, brush="#ffffff")
+    view.cells[0][0].click()
+    assert "UserError" in view.message.value
+    view.undo.click()
+    assert view.message.value == ""
+    view.brush.value = "red"  # a name the picker allows and the canvas does not
+    view.cells[0][0].click()
+    assert "#rrggbb" in view.message.value
+    assert (view.canvas.image == 0).all()
+
+
+@pytest.mark.parametrize(
+    "image", [np.zeros((4, 4)), np.zeros((1, 4, 4)), np.zeros((3, 17, 17)), np.full((3, 2, 2), 1.1),
+              np.full((3, 2, 2), np.nan)],
+)  # fmt: skip
+def test_a_canvas_refuses_other_images(image):
+    with pytest.raises(UserError, match="canvas"):
+        painting.Canvas(image)
+
+
+@pytest.mark.parametrize("colour", ["red", "#fff", "#gg0000", "", 3])
+def test_a_canvas_refuses_other_colours(colour):
+    with pytest.raises(UserError, match="rrggbb"):
+        painting.Canvas(TINY).paint(0, 0, colour)
+
+
+def test_a_canvas_has_no_pixels_outside():
+    with pytest.raises(UserError, match="none at"):
+        painting.Canvas(TINY).paint(4, 0, "#000000")
+    with pytest.raises(UserError, match="none at"):
+        painting.Canvas(TINY).paint(0, -1, "#000000")
+
+
+STROKES = [(f"stroke {k}", [(k, k, "#ffffff")]) for k in range(4)]
+
+
+def test_a_paint_strip_adds_stroke_on_stroke():
+    fig = painting.paint_strip(twice, TINY, STROKES, labels=("one", "two"))
+    texts = {t.get_text() for t in fig.texts}
+    assert {"target", "one", "two", "as given", "stroke 0", "stroke 3"} <= texts
+    drawn = fig.axes[0].images[0].get_array()
+    tile = drawn.shape[0] // 3
+    whites = [(drawn[:tile, i * tile : (i + 1) * tile] == 255).all(2).sum() for i in range(5)]
+    assert whites == sorted(whites)
+    assert len(set(whites)) == 5
+
+
+def test_a_paint_strip_needs_four_strokes():
+    with pytest.raises(UserError, match="at least 4"):
+        painting.paint_strip(twice, TINY, STROKES[:3])
+
+
+def test_painting_shows_view_and_strip_where_somebody_looks(kernel, monkeypatch):
+    painting.paint(twice, TINY, STROKES, delay=0)
+    assert len(kernel) == 1
+    assert len(kernel[0].cells) == 4
+    monkeypatch.setenv("LATENTPAPERS_BATCH", "1")
+    painting.paint(twice, TINY, STROKES)
+    assert len(kernel) == 1

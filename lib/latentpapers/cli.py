@@ -51,6 +51,7 @@ def parser() -> argparse.ArgumentParser:
     _data_options(add("weights", _weights, words, add_help=False))
     ledger = add("ledger", _ledger, "check the ledgers")
     ledger.add_argument("action", choices=["check"])
+    add("words", _words, "bring README, pages, floors and notebooks' links up to date")
     gallery = add("gallery", _gallery, "build the static pages")
     gallery.add_argument("--out", type=Path, default=Path("public"))
     clean = add("scrub", _scrub, "strip what differs between equal runs from notebooks")
@@ -212,6 +213,13 @@ def _ledger(args: argparse.Namespace) -> int:
     problems = ledger.check_all()
     print("\n".join(problems) or "the ledgers are in order")
     return 1 if problems else 0
+
+
+def _words(args: argparse.Namespace) -> int:
+    from latentpapers.runner import reproduce
+
+    print("\n".join(reproduce.refresh_words()) or "everything generated is current")
+    return 0
 
 
 def _gallery(args: argparse.Namespace) -> int:

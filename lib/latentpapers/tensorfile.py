@@ -84,13 +84,20 @@ def _checked_header(path: Path, file: Any) -> dict[str, str]:
 
 
 def _open(path: Path) -> Any:
-    if not Path(path).is_file():
-        raise Missing(f"no checkpoint {path}; run the training that writes it.")
     try:
-        return safe_open(str(path), framework="pt")
-    except (SafetensorError, OSError) as error:
+        if Path(path).is_file():
+            return safe_open(str(path), framework="pt")
+    # torch maps the file by itself, and says RuntimeError of one that went away in between
+    except (SafetensorError, OSError, RuntimeError) as error:
+        if not Path(path).is_file():
+            raise _missing(path) from error
         remedy = "delete it and train or fetch it again"
         raise Corrupt(f"{path} cannot be read ({error}); {remedy}.") from error
+    raise _missing(path)
+
+
+def _missing(path: Path) -> Missing:
+    return Missing(f"no checkpoint {path}; run the training that writes it.")
 
 
 def _split(node: Any, path: str, tensors: dict[str, Tensor]) -> Any:

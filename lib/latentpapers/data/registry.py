@@ -284,6 +284,16 @@ def _fetch_portraits(dest: Path | None) -> Path:
     return faces_dcgan.fetch_faces_dcgan(dest)
 
 
+def _load_cats(info: Info, size: int, split: str, n: int) -> "ImageSet":
+    from latentpapers.data import cats_generated
+
+    return cats_generated.load(info, size, split, n)
+
+
+def _parts_cats(split: str, n: int) -> list[str]:
+    return [_code("cats_generated.py"), _code("packs/cats_generated_256.npz")]
+
+
 def _whole_photos(info: Info, split: str, n: int | None) -> "list[Tensor]":
     from latentpapers.data import photographs
 
@@ -378,6 +388,22 @@ _ENTRIES = table(
         built_in=True,
         files=_files_portraits,
         fetch=_fetch_portraits,
+    ),
+    Entry(
+        Info(
+            name="cats-generated",
+            what="rough cats that never lived, drawn by this project's own small PGAN at 32 px",
+            sizes=(16, 32),
+            channels=3,
+            counts={"train": 192, "test": 64},
+            default={"train": 192, "test": 64},
+            licence="CC BY-NC 4.0, as AFHQ, whose images trained the generator",
+            source="checkpoint diamond/cats_pgan_s0 (PGAN, 32 px, AFHQ cats, 128,000 images seen)",
+        ),
+        _parts_cats,
+        _load_cats,
+        remembered=True,
+        built_in=True,
     ),
 )
 for _more in (cifar10, named_packs, afhq, celeba, lsun, superres):

@@ -21,8 +21,10 @@ own parameters; gradients with respect to the image flow, except through `incept
 takes bytes.
 """
 
+import copy
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from itertools import pairwise
 
 import torch
 from jaxtyping import Float
@@ -168,6 +170,29 @@ def build(name: str, state: dict[str, Tensor], layer: str | None = None) -> nn.M
         if isinstance(module, nn.ReLU | nn.ReLU6):
             module.inplace = False  # or the map before it would be overwritten
     return Features(cut(spec.stages(net), layer), spec).eval()
+
+
+def folded(net: nn.Module) -> nn.Module:
+    """The same network for measuring many images on a CPU: every batch normalisation put into the
+    convolution before it, maps in channels-last order. Equal up to rounding, in about half the
+    time; the network given is left as it is.
+
+    Args:
+        net: in evaluation mode; pairs are looked for in its `nn.Sequential`s.
+
+    Raises:
+        RuntimeError: a network in training mode.
+    """
+    from torch.nn.utils.fusion import fuse_conv_bn_eval
+
+    net = copy.deepcopy(net)
+    for chain in [m for m in net.modules() if isinstance(m, nn.Sequential)]:
+        for i, (first, second) in enumerate(pairwise(chain)):
+            if isinstance(first, nn.Conv2d) and isinstance(second, nn.BatchNorm2d):
+                if second.training:
+                    raise RuntimeError("batch normalisation folds in evaluation mode alone.")
+                chain[i], chain[i + 1] = fuse_conv_bn_eval(first, second), nn.Identity()
+    return net.requires_grad_(False).to(memory_format=torch.channels_last)
 
 
 def spec_of(name: str) -> Spec:

@@ -16,7 +16,7 @@ from torch.nn import functional as F
 
 from latentpapers import config, data, models, paths
 from latentpapers.errors import UserError
-from latentpapers.latent import boundary, found, method, walk
+from latentpapers.latent import boundary, found, inversion, method, walk
 from latentpapers.latent.descent import Plan
 from latentpapers.latent.pair import Pair, of_networks
 from latentpapers.losses import wgan
@@ -337,7 +337,7 @@ SHIPPED: dict[str, Training] = {
         penalty_precision="bf16",
     ),
     "cats_pgan": Training(
-        "pgan", "cats", images=4_618, steps=12_500, latent=128,
+        "pgan", "cats", images=4_618, steps=8_000, latent=128,
         **{**_SMALL, "fmap_base": 768, "fmap_max": 48, "average": 0.998,
            "start_images": 16_000, "fade_images": 16_000, "hold_images": 24_000},
     ),
@@ -366,7 +366,7 @@ PRESETS: dict[str, Preset] = {
                 latent=32, start_images=128, fade_images=128, hold_images=128, log_every=2,
             )
         },
-        n_score=60, n_latents=60, pushes=(0.5, 1.0, 2.0, 5.0), n_labels=120, splits=3,
+        n_score=32, n_latents=40, pushes=(0.5, 1.0, 2.0, 5.0), n_labels=120, splits=3,
     ),
     # 600 s a seed: 2 x 180 + 2 x 45 of training, 150 of evaluation
     "gpu": Preset(
@@ -538,6 +538,36 @@ def search(
     return dataclasses.replace(result, extra=extra)
 
 
+def walk_of_weights(
+    name: str, how: method.Search, n: int, seed: int, *, device: str, steps: int = 9
+) -> list[Images]:
+    """Section 3.2's walk of `n` starts with public weights, for figures at 512 px and more.
+
+    Args:
+        name: of `weights`, for example `pgan_celebahq512`.
+        how: its inversion and batch are used.
+        device: of more than 128 px not the CPU, where one start would take an hour.
+
+    Returns:
+        The images (n, 3, S, S) of each step.
+
+    Raises:
+        Missing: the weights are not here. UserError: no GPU.
+    """
+    from latentpapers import weights
+
+    nets = weights.network(name)
+    if torch.device(device).type == "cpu" and nets["generator_raw"].size > 128:
+        raise UserError(f"a walk with {name!r} needs a GPU.")
+    nets = nets.to(device)
+    far = of_networks(nets["generator_raw"], nets["critic"], dtype=torch.bfloat16)
+    z0, candidates = (z.to(device) for z in method.starts(n, far, how, generator(seed, name)))
+    size = {"batch": how.batch, "chunk": how.chunk}
+    x0 = far.images(z0, block=4)
+    z1 = inversion.invert(far, x0, candidates, how.inversion, **size).variable
+    return [far.images(z, block=4) for z in walk.walk(z0, z1, steps)]
+
+
 def searches(name: str, seed: int = 0) -> Path:
     """Where the search results of a shipped checkpoint are: `searches/NAME_sSEED.safetensors`."""
     return paths.checkpoints() / "diamond" / "searches" / f"{name}_s{seed}.safetensors"
@@ -565,10 +595,31 @@ train, export = RUNS.train, RUNS.export
 
 
 def train_from_cli(arguments: list[str]) -> int:
-    """`Runs.train_from_cli`, and `--search NAME --n N --out FOLDER`: the latents of a shipped
-    network."""
-    named = any(word.partition("=")[0] == "--search" for word in arguments)
-    return _search_from_cli(arguments) if named else RUNS.train_from_cli(arguments)
+    """`Runs.train_from_cli`; `--search NAME --n N --out FOLDER` searches the latents of a shipped
+    network, `--pack cats_pgan --out FOLDER` draws the set `cats-generated`."""
+    named = {word.partition("=")[0] for word in arguments}
+    if "--pack" in named:
+        return _pack_from_cli(arguments)
+    return _search_from_cli(arguments) if "--search" in named else RUNS.train_from_cli(arguments)
+
+
+def _pack_from_cli(arguments: list[str]) -> int:
+    import argparse
+
+    from latentpapers.data import cats_generated
+
+    parser = argparse.ArgumentParser("latentpapers train diamond", allow_abbrev=False)
+    parser.add_argument("--pack", required=True, choices=["cats_pgan"], help="who draws")
+    parser.add_argument("--out", type=Path, required=True)
+    args = parser.parse_args(arguments)
+    model = models.load(f"diamond/{args.pack}_s0")
+    drawn = {
+        split: data.to_bytes(sample(model, n, cats_generated.SEEDS[split]))
+        for split, n in cats_generated.SHIPPED.items()
+    }
+    source = f"diamond/{args.pack}_s0, {model.card['title']}, {model.card['images']:,} images seen"
+    print(cats_generated.write(drawn, args.out, source).name, flush=True)
+    return 0
 
 
 def _search_from_cli(arguments: list[str]) -> int:

@@ -567,6 +567,8 @@ SHIPPED: dict[str, Training] = {
 KEPT: dict[str, tuple[str, ...]] = {
     name: () if name.startswith("faces") else ("generator",) for name in SHIPPED
 }
+# Its critic's weight is all that is asked of it (lag-c11), so it ships as a card alone
+KEPT["table_exact_x8"] = ("no network",)
 # The others are many: 8 bits a weight (about 1 grey level of an output, root mean square)
 EIGHT = frozenset(name for name in SHIPPED if not name.startswith("faces"))
 

@@ -13,8 +13,8 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from latentpapers import config, data, models, storage, weights
-from latentpapers.errors import Missing, UserError
+from latentpapers import config, data, models, paths, storage, tensorfile, weights
+from latentpapers.errors import Corrupt, Missing, UserError
 from latentpapers.losses import contextual as C
 from latentpapers.losses import latent_regularisation as R
 from latentpapers.losses import logistic, relativistic
@@ -663,6 +663,56 @@ def measure(
     return out
 
 
+# Test sets and networks of the shipped scores; these pictures do not ship, so quick reads scores
+PUBLISHED_SETS = ("set5", "set14", "bsd100", "urban100")
+SCORED = ("psnr", "esr", "lsr", "cesr", "clsr")
+
+
+def score_file(seed: int = 0) -> Path:
+    """Where the scores of the shipped networks on the published test sets are."""
+    return paths.checkpoints() / "lsrgan" / "scores" / f"published_s{seed}.safetensors"
+
+
+def score(names: tuple[str, ...], sets: tuple[str, ...], out: Path, seed: int = 0) -> None:
+    """Measures shipped networks, and bicubic enlargement, on whole test sets, and writes what was
+    measured of every picture with the hashes of networks and pictures.
+
+    Raises:
+        Missing, UnknownName: a network or a set that is not here.
+    """
+    found = {name: evaluation_pairs(name) for name in sets}
+    tree = {"bicubic": measure(lambda pair: bicubic(pair.lr), found, ())}
+    card: dict[str, Any] = {"sets": {}, "networks": {}, "seed": seed}
+    for name, pairs in found.items():
+        pixels = ((pair.name, pair.hr.numpy()) for pair in pairs)
+        card["sets"][name] = {"pictures": len(pairs), "sha256": data.known.digest(pixels)}
+    for name in names:
+        file = paths.checkpoints() / "lsrgan" / f"{name}_s{seed}.safetensors"
+        net = load_generator(models.load(file))
+        tree[name] = measure(lambda pair, net=net: enlarge(net, pair.lr), found, ())
+        card["networks"][name] = storage.sha256_file(file)
+        print(f"{name}: measured", flush=True)
+    tensorfile.save(out / score_file(seed).name, tree, about=card)
+
+
+def published_scores(seed: int = 0) -> tuple[dict[str, Values], dict[str, Any]]:
+    """Shipped scores by network, and their card.
+
+    Raises:
+        Missing, Corrupt: the file, or one of a network that is no longer the shipped one.
+    """
+    file = score_file(seed)
+    card, tree = tensorfile.header(file), tensorfile.load(file)
+    for name, known in card["networks"].items():
+        network = paths.checkpoints() / "lsrgan" / f"{name}_s{seed}.safetensors"
+        if storage.sha256_file(network) != known:
+            raise Corrupt(
+                f"{file.name} was measured with another {network.name}; measure again with "
+                f"`latentpapers train lsrgan --score --out {file.parent.name}`."
+            )
+    return tree, card
+
+
 def has_ma() -> bool:
     """Whether the model of Ma et al., half of PI, is on this machine."""
     from latentpapers.metrics import ma
@@ -787,4 +837,19 @@ RUNS = Runs(
     "lsrgan", Training, _fit, _card, recipe,
     {"shipped": SHIPPED, **{name: preset.training for name, preset in PRESETS.items()}}, KEPT,
 )  # fmt: skip
-train, export, train_from_cli = RUNS.train, RUNS.export, RUNS.train_from_cli
+train, export = RUNS.train, RUNS.export
+
+
+def train_from_cli(arguments: list[str]) -> int:
+    """`Runs.train_from_cli`; `--score --out FOLDER` measures shipped networks (`score`)."""
+    if "--score" not in arguments:
+        return RUNS.train_from_cli(arguments)
+    import argparse
+
+    parser = argparse.ArgumentParser("latentpapers train lsrgan", allow_abbrev=False)
+    parser.add_argument("--score", action="store_true", required=True)
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--seed", type=int, default=0)
+    args = parser.parse_args(arguments)
+    score(SCORED, PUBLISHED_SETS, args.out, args.seed)
+    return 0

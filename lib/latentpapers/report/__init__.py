@@ -6,7 +6,10 @@ Submodules load on first use, so `latentpapers.report` itself imports neither to
 import importlib
 from typing import Any
 
-_SUBMODULES = ("diagram", "figures", "gallery", "mathml", "sources", "stamp", "summary", "tables")
+_SUBMODULES = (
+    "atlas", "diagram", "figures", "floors", "gallery", "links", "mathml", "pages", "sources",
+    "stamp", "summary", "tables",
+)  # fmt: skip
 
 
 def __getattr__(name: str) -> Any:

@@ -412,6 +412,9 @@ def _sides(graph: Graph, node: _Node) -> tuple[float, float]:
 
 def _anchor(axes: "Axes", graph: Graph, node: _Node, other: _Node) -> tuple[float, float]:
     """Where an arrow towards `other` meets the outline of `node`."""
+    if abs(other.x - node.x) < 1:  # one column: from the bottom of one to the top of the other
+        sides = _sides(graph, node) if _is_part(graph, node.name) else (node.h / 2, node.h / 2)
+        return node.x, node.y + math.copysign(sum(sides) / 2, other.y - node.y)
     to_right = other.x > node.x
     x = node.x + (node.w / 2 if to_right else -node.w / 2)
     if not _is_part(graph, node.name):

@@ -14,37 +14,21 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from latentpapers import paths, storage
 from latentpapers.errors import UserError
-from latentpapers.report import mathml, sources, stamp, tables
-from latentpapers.report.tables import NOTHING, markdown_row
+from latentpapers.ledger.implements import scan, section
+from latentpapers.report import mathml, reviewer, sources, stamp, tables
+from latentpapers.report.myst import DOCUMENTS, chip, esc, relinked, table
+from latentpapers.report.reviewer import TITLES
+from latentpapers.report.tables import NOTHING
 
 _MARKER = ".latentpapers-gallery"
-_CODE = re.compile(r"(`[^`]+`|\$[^$]+\$)")
-_SPECIAL = re.compile(r"([\\`*_{}\[\]<>#|~^$@])")
+_LISTED = re.compile(r"source/(latentpapers[\w.]*)\.html")
 _PICTURE = re.compile(r"(?:\.\./)+results/[\w./-]+\.(?:png|jpg|svg)")
-_LEDGER = re.compile(r"\]\(ledger/(claims|equations|errata|figures|values)\.yaml\)")
-_TITLES = {
-    "lag": "LAG: a latent adversarial generator",
-    "lsrgan": "LSRGAN: latent space regularization",
-    "lrc_i2i": "LRC-I2I: low resolution conditioning",
-    "diamond": "Diamond in the rough: traversing the latent space",
-    "avae": "AVAE: adversarial training of variational auto-encoders",
-    "across": "Across the papers",
-    "metrics": "How the metrics were calibrated",
-}
-_LEGEND = (
-    ("held", "held", "our interval supports the claim"),
-    ("failed", "did not hold", "our interval contradicts it"),
-    ("undecided", "undecided", "the interval straddles, or the run is missing"),
-    ("inconsistent", "paper inconsistent", "the paper contradicts itself"),
-    ("untestable", "not testable here", "the missing thing is named"),
-    ("todo", "todo", "not run yet"),
-)
 
 
 def build(out: Path, presets: Sequence[str] = sources.PRESETS, *, base: Path | None = None) -> Path:
@@ -116,10 +100,9 @@ def _write(folder: Path, site: Mapping[str, str | bytes | Path]) -> None:
 
 def _site(presets: tuple[str, ...], base: Path | None) -> dict[str, str | bytes | Path]:
     """All sources, path -> content (a Path is copied)."""
-    site: dict[str, str | bytes | Path] = {"index.md": _front(presets, base)}
+    site: dict[str, str | bytes | Path] = _overall(presets, base)
     start = paths.root() / "notebooks" / "start_here.ipynb"
     site |= _notebook(start, "") if start.is_file() else {}
-    modules: set[str] = set()
     for paper in (*sources.papers(), *sources.others()):
         book = sources.ledger(paper)
         site |= _notebooks(paper)
@@ -130,92 +113,43 @@ def _site(presets: tuple[str, ...], base: Path | None) -> dict[str, str | bytes 
         if book is not None:
             site[f"{paper}/equations.md"] = _equations(book)
             site[f"{paper}/errata.md"] = _errata(book)
-            modules |= {_module(e.implements) for e in book.equations.equations if e.implements}
         pages = [name for name in site if name.startswith(f"{paper}/")]
         site[f"{paper}/index.md"] = _paper(paper, book, found, pages, base)
-    site |= {f"source/{m}.md": text for m in sorted(modules) if (text := _listing(m))}
+    site |= {f"source/{m}.md": text for m in _modules(site) if (text := _listing(m))}
     listed = [name for name in site if name.startswith("source/")]
     site["source/index.md"] = _source_index(listed)
     return site
 
 
-# --- front page ------------------------------------------------------------------------------
-
-
-def _front(presets: tuple[str, ...], base: Path | None) -> str:
+def _overall(presets: tuple[str, ...], base: Path | None) -> dict[str, str | bytes | Path]:
+    """The pages that belong to no single paper."""
     judged = {p: sources.judged(p, base, presets) for p in sources.papers()}
-    cards = "\n".join(_card(paper, entries) for paper, entries in judged.items())
-    legend = " ".join(f"{_chip(text, kind)}: {says}." for kind, text, says in _LEGEND)
+    site: dict[str, str | bytes | Path] = {
+        "claims.md": reviewer.claims_page(judged),
+        "errata_measured.md": reviewer.errata_measured(sources.papers()),
+    }
+    for name, page in DOCUMENTS.items():
+        file = paths.root() / name
+        if file.is_file():
+            site[f"{page}.md"] = relinked(file.read_text(), file.parent, "", _line_of)
+    for picture in (paths.root() / "docs").glob("*.svg"):
+        site[picture.name] = picture
+    for paper in judged:
+        if (shown := reviewer.picture(paper, base)) is not None:
+            site[f"cards/{paper}.png"] = shown[0]
     start = ["start_here"] * (paths.root() / "notebooks" / "start_here.ipynb").is_file()
-    toc = "\n".join([*start, *(f"{name}/index" for name in (*judged, *sources.others()))])
-    every = [(paper, j) for paper, entries in judged.items() for j in entries]
-    return f"""# Latent Papers: what held, and what did not
-
-Five papers on adversarial latent spaces, rebuilt and run. Every number here was measured by a
-committed run; each stands beside the paper's own with its interval, its scale and its verdict.
-
-{legend}
-
-::::{{grid}} 1 1 2 2
-:gutter: 2
-
-{cards}
-::::
-
-{_grouped(every)}
-
-```{{toctree}}
-:hidden:
-
-{toc}
-source/index
-```
-"""
+    own = [name.removesuffix(".md") for name in site if name.endswith(".md")]
+    each = [f"{name}/index" for name in (*judged, *sources.others())]
+    toc = "\n".join([*start, *own[:2], *each, *own[2:], "source/index"])
+    return site | {"index.md": reviewer.front(judged, presets, toc, base)}
 
 
-def _grouped(every: list[tuple[str, sources.Judged]]) -> str:
-    """The claims by outcome; those that nobody has run yet are folded away."""
-    parts = []
-    for kind, text, _ in _LEGEND:
-        mine = [entry for entry in every if entry[1].kind == kind]
-        if not mine:
-            continue
-        title, table = f"{text.capitalize()} ({len(mine)})", _claims(mine, link=True)
-        if kind == "todo":
-            parts.append(f"::::{{dropdown}} Claims without a run: {title}\n\n{table}\n::::")
-        else:
-            parts.append(f"## {title}\n\n{table}")
-    return "\n\n".join(parts)
-
-
-def _card(paper: str, entries: list[sources.Judged]) -> str:
-    kinds = [j.kind for j in entries]
-    counts = [(k, kinds.count(k)) for k in dict.fromkeys(sources.KINDS.values()) if k in kinds]
-    words = {kind: text for kind, text, _ in _LEGEND}
-    chips = " ".join(_chip(f"{n} {words[k]}", k) for k, n in counts)
-    return f""":::{{grid-item-card}} {esc(_TITLES.get(paper, paper))}
-:link: {paper}/index
-:link-type: doc
-
-{chips or _chip("todo: no ledger yet", "todo")}
-:::
-"""
-
-
-def _claims(entries: Iterable[tuple[str, sources.Judged]], link: bool = False) -> str:
-    lines = []
-    for paper, j in entries:
-        name = f"[{esc(j.claim.id)}]({paper}/index.md)" if link else f"[{esc(j.claim.id)}]{{.id}}"
-        chip = _chip(j.text, j.kind)
-        where = esc(j.claim.where)
-        lines.append([name, f"{esc(j.claim.text)} ({where})", chip, j.preset, esc(j.sentence)])
-    if not lines:
-        return "No claims have been written down yet."
-    return _table(["claim", "what the paper says", "verdict", "preset", "evidence"], lines)
-
-
-def _chip(text: str, kind: str) -> str:
-    return f"[{esc(text)}]{{.chip .chip-{kind}}}"
+def _modules(site: Mapping[str, str | bytes | Path]) -> list[str]:
+    """The library's modules that a page links to."""
+    texts = (text for text in site.values() if isinstance(text, str))
+    return sorted(
+        {m for text in texts for m in re.findall(r"source/(latentpapers[\w.]*)\.html", text)}
+    )
 
 
 # --- a paper ---------------------------------------------------------------------------------
@@ -224,15 +158,16 @@ def _chip(text: str, kind: str) -> str:
 def _paper(
     paper: str, book: Any, found: list[sources.Results], pages: list[str], base: Path | None
 ) -> str:
-    title = esc(_TITLES.get(paper, paper))
+    title = esc(TITLES.get(paper, paper))
     if book is None and paper in sources.others():
         body = "Notebooks that belong to no single paper."
     elif book is None:
-        body = f"{_chip('todo', 'todo')} The ledger of this paper is not written yet."
+        body = f"{chip('todo', 'todo')} The ledger of this paper is not written yet."
     else:
         presets = tuple(r.preset for r in found)
         judged = [(paper, j) for j in sources.judged(paper, base, presets)]
-        body = f"{_about(book)}\n\n## Claims\n\n{_claims(judged)}\n\n{_overview(book, found)}"
+        shown = reviewer.claims(judged, link=False)
+        body = f"{_about(book)}\n\n## Claims\n\n{shown}\n\n{_overview(book, found)}"
     names = [p.removeprefix(f"{paper}/").rpartition(".")[0] for p in pages if _is_page(p)]
     toc = "\n".join(sorted(names, key=_page_order))
     return f"# {title}\n\n{body}\n\n```{{toctree}}\n:maxdepth: 1\n:caption: Pages\n\n{toc}\n```\n"
@@ -263,10 +198,10 @@ def _overview(book: Any, found: list[sources.Results]) -> str:
                 for r in found
                 if (r.folder / kind / f"{entry.id}{suffix}").is_file()
             ]
-            state = ", ".join(made) or _chip("todo", "todo")
+            state = ", ".join(made) or chip("todo", "todo")
             lines.append([tables.label(entry.id), esc(entry.caption), state])
     head = "## Tables and figures\n\n"
-    return head + _table(["what", "the paper's caption", "regenerated"], lines) if lines else ""
+    return head + table(["what", "the paper's caption", "regenerated"], lines) if lines else ""
 
 
 # --- results of one preset -------------------------------------------------------------------
@@ -283,8 +218,9 @@ def _result_files(result: sources.Results) -> dict[str, Path]:
 
 def _result_page(result: sources.Results, book: Any) -> str:
     parts = [f"# Results: preset {result.preset}", esc(stamp.age(result.manifest)) + "."]
-    parts += [f"*{esc(text)}*" for text in sources.scale_labels(result.rows)]
-    parts += [_table_section(result, path) for path in result.tables()]
+    labels = "\n".join(f"- {esc(text)}" for text in sources.scale_labels(result.rows))
+    parts.append(f":::{{dropdown}} Scales of these numbers\n\n{labels or 'none'}\n:::")
+    parts += [_table_section(result, path, book) for path in result.tables()]
     parts += [_figure_section(result, path, book) for path in result.figures()]
     shown = {p.stem for p in (*result.tables(), *result.figures())}
     for id in dict.fromkeys(row["id"] for row in result.rows):
@@ -294,9 +230,41 @@ def _result_page(result: sources.Results, book: Any) -> str:
     return "\n\n".join(parts) + "\n"
 
 
-def _table_section(result: sources.Results, path: Path) -> str:
+def _table_section(result: sources.Results, path: Path, book: Any) -> str:
     csv = f"files_{result.preset}/{path.stem}.csv"
-    return f"## {tables.label(path.stem)}\n\n{path.read_text()}\n\n{{download}}`CSV <{csv}>`"
+    parts = [f"## {tables.label(path.stem)}", path.read_text(), _verdicts(result, path.stem, book)]
+    made = _made(result, "3_tables", f"{{download}}`CSV <{csv}>`")
+    return "\n\n".join(filter(None, [*parts, made]))
+
+
+def _verdicts(result: sources.Results, id: str, book: Any) -> str:
+    """The claims whose rule reads this table or figure, with the verdict of this preset."""
+    from latentpapers.ledger.schemas import refs
+
+    lines = []
+    for claim in book.claims.claims if book is not None else ():
+        rule, entry = claim.rules.get(result.preset), result.verdicts.get(claim.id)
+        if rule is None or entry is None or id not in {ref.id for ref in refs(rule)}:
+            continue
+        kind = sources.KINDS.get(entry["verdict"], "undecided")
+        suffix = f" ({', '.join(entry['suffixes'])})" if entry.get("suffixes") else ""
+        words = chip(entry["verdict"] + suffix, kind)
+        lines.append(
+            [f"[{esc(claim.id)}](index.md)", esc(claim.text), words, esc(entry["sentence"])]
+        )
+    head = ["claim", "what the paper says", "verdict", "evidence"]
+    return f":::{{div}} claims\n{table(head, lines)}\n:::" if lines else ""
+
+
+def _made(result: sources.Results, notebook: str | None, *files: str) -> str:
+    """Which notebook and job made it, what can be downloaded, and the way to the provenance."""
+    jobs = [n for n in result.manifest.get("jobs", {}) if n.partition("/")[0] == notebook]
+    source = paths.root() / "notebooks" / result.paper / f"{notebook}.ipynb"
+    by = f'<a href="{notebook}.html">{notebook}</a>' if source.is_file() else notebook or ""
+    stamps = ", ".join(_hash(result.manifest["jobs"][n].get("fingerprint")) for n in jobs)
+    made = f"Made by {by}" + (f", job {stamps}" if stamps else "") if by else ""
+    provenance = '<a href="#provenance">provenance</a>'
+    return " · ".join(filter(None, [made, provenance, *files]))
 
 
 def _figure_section(result: sources.Results, path: Path, book: Any) -> str:
@@ -316,9 +284,11 @@ def _figure_section(result: sources.Results, path: Path, book: Any) -> str:
         lines.append(f"[{esc(facts['label'])}]{{.scale-label}}")
     if any(row["id"] == path.stem for row in result.rows):
         lines.append(_numbers(result, path.stem))
-    if path.with_suffix(".npz").is_file():
-        lines.append(f"{{download}}`data behind the figure <{files}.npz>`")
-    return "\n\n".join(lines)
+    lines.append(_verdicts(result, path.stem, book))
+    data = path.with_suffix(".npz").is_file()
+    behind = [f"{{download}}`data behind the figure <{files}.npz>`"] * data
+    lines.append(_made(result, entry.notebook if entry else None, *behind))
+    return "\n\n".join(filter(None, lines))
 
 
 def _numbers(result: sources.Results, id: str) -> str:
@@ -328,7 +298,7 @@ def _numbers(result: sources.Results, id: str) -> str:
         [esc(r["row"]), esc(r["column"]), esc(tables.number(r)), f"{r['n']:,}", esc(r["interval"])]
         for r in rows
     ]
-    return _table(["row", "column", "ours", "n", "interval"], lines)
+    return table(["row", "column", "ours", "n", "interval"], lines)
 
 
 def _provenance(manifest: Mapping[str, Any]) -> str:
@@ -348,7 +318,7 @@ def _provenance(manifest: Mapping[str, Any]) -> str:
     ]
     head = ["job", "fingerprint", "cells", "configuration", "seed", "device", "library files"]
     commit = f"Commit `{manifest['commit']}`." if manifest.get("commit") else "No commit recorded."
-    return "\n\n".join(["## Provenance", commit, _table(head, lines), *_inputs(manifest)])
+    return "\n\n".join(["## Provenance", commit, table(head, lines), *_inputs(manifest)])
 
 
 def _inputs(manifest: Mapping[str, Any]) -> list[str]:
@@ -361,7 +331,7 @@ def _inputs(manifest: Mapping[str, Any]) -> list[str]:
     lines = [[esc(name), esc(", ".join(sorted(v)))] for name, v in sorted(facts.items())]
     if not lines:
         return []
-    inner = _table(["what", "hash or version"], lines)
+    inner = table(["what", "hash or version"], lines)
     return [f":::{{dropdown}} Data and package versions\n\n{inner}\n:::"]
 
 
@@ -389,27 +359,31 @@ def _equations(book: Any) -> str:
 def _where(e: Any) -> str:
     facts = []
     if e.implements:
-        facts.append(f"code: {_code_link(e.implements)}")
+        facts.append(f"code: {_code_link(e.implements, e.says)}")
     if e.anchor:
         notebook, _, anchor = e.anchor.partition("#")
         url = html.escape(f"{notebook}.html#{anchor}")
         facts.append(f'derivation: <a href="{url}">{html.escape(e.anchor)}</a>')
     facts += [f"{name}: `{v}`" for name in ("check", "control") if (v := getattr(e, name))]
-    state = "" if e.status == "done" else _chip("todo", "todo")
-    return " ".join(filter(None, [state, "; ".join(facts)])) or _chip("todo", "todo")
+    state = "" if e.status == "done" else chip("todo", "todo")
+    return " ".join(filter(None, [state, "; ".join(facts)])) or chip("todo", "todo")
 
 
-def _module(implements: str) -> str:
-    return implements.partition(":")[0]
-
-
-def _code_link(implements: str) -> str:
+def _code_link(implements: str, says: str) -> str:
     module, _, name = implements.partition(":")
     line = source_line(implements)
     if line is None:
         return f"`{implements}`"
-    url = html.escape(f"../source/{module}.html#L-{line}")
-    return f'<a href="{url}"><code>{html.escape(f"{module}:{name}")}</code> (line {line})</a>'
+    url, hover = html.escape(f"../source/{module}.html#L-{line}"), html.escape(says, quote=True)
+    words = f"<code>{html.escape(f'{module}:{name}')}</code> (line {line})"
+    return f'<a href="{url}" title="{hover}">{words}</a>'
+
+
+def _line_of(module: str, name: str) -> int | None:
+    """The line of a function of the library, the first where it has none, None without file."""
+    if _module_file(module) is None:
+        return None
+    return (source_line(f"{module}:{name}") if name else None) or 1
 
 
 def _module_file(module: str) -> Path | None:
@@ -433,7 +407,7 @@ def source_line(implements: str) -> int | None:
 
 
 def _listing(module: str) -> str | None:
-    """A page with a module's source, each line with an anchor `L-<n>`."""
+    """A page with a module's source, each line with an anchor `L-<n>`, and the ways back."""
     from pygments import highlight
     from pygments.formatters import HtmlFormatter
     from pygments.lexers import PythonLexer
@@ -443,31 +417,62 @@ def _listing(module: str) -> str | None:
         return None
     style = HtmlFormatter(linenos="inline", lineanchors="L", anchorlinenos=True, wrapcode=True)
     code = highlight(file.read_text(), PythonLexer(), style)
+    code, back = _with_sections(code, module)
     # An empty line would end a raw block inside Markdown only outside a fence; the fence keeps it.
     fence = "````````"
-    return f'# {esc(module)}\n\n{fence}{{raw}} html\n<div class="listing">{code}</div>\n{fence}\n'
+    raw = f'{fence}{{raw}} html\n{back}<div class="listing">{code}</div>\n{fence}'
+    return f"# {esc(module)}\n\n{raw}\n"
+
+
+def _with_sections(code: str, module: str) -> tuple[str, str]:
+    """A listing whose functions lead to the sections that derive them, and a list of those."""
+    lines, links = code.split("\n"), []
+    for (paper, eq), item in sorted(scan().items()):
+        notebook, _, anchor = section(paper, eq).partition("#")
+        if item.target.partition(":")[0] != module or not _has_page(paper, notebook):
+            continue
+        url = html.escape(f"../{paper}/{notebook.removesuffix('.ipynb')}.html#{anchor}")
+        back = f'<a class="eq" href="{url}">{paper}, equation {html.escape(eq)}</a>'
+        name = html.escape(item.target.partition(":")[2])
+        links.append(f'<li><a href="#L-{item.line}"><code>{name}</code></a>: {back}</li>')
+        for i, text in enumerate(lines):
+            if f'id="L-{item.line}"' in text:
+                lines[i] = f"{text}  {back}"
+    return "\n".join(lines), f'<ul class="ways">{"".join(links)}</ul>' if links else ""
+
+
+def _has_page(paper: str, notebook: str) -> bool:
+    return (paths.root() / "notebooks" / paper / notebook).is_file()
 
 
 def _source_index(pages: list[str]) -> str:
     names = "\n".join(Path(p).stem for p in sorted(pages))
     listed = f"```{{toctree}}\n:maxdepth: 1\n\n{names}\n```" if names else "Nothing is linked yet."
-    return f"# Source\n\nThe library files that implement numbered equations.\n\n{listed}\n"
+    return f"# Source\n\nThe library files that pages link to.\n\n{listed}\n"
 
 
 def _errata(book: Any) -> str:
-    parts = ["# Errata", "Slips, ambiguities and contradictions; the reading that is used is bold."]
-    for e in book.errata.errata:
+    """Those with a measured effect first."""
+    entries = sorted(book.errata.errata, key=lambda e: e.effect is None)
+    if not entries:
+        return "# Errata\n\nNone have been found so far.\n"
+    measured = sum(e.effect is not None for e in entries)
+    parts = [
+        "# Errata",
+        "Slips, ambiguities and contradictions; the reading that is used is bold. "
+        f"{measured} of {len(entries)} have a measured effect and stand first.",
+    ]
+    for e in entries:
         readings = "\n".join(
             f"- **{esc(r.name)}**: {esc(r.text)} **(used)**" if r.name == e.used
             else f"- {esc(r.name)}: {esc(r.text)}"
             for r in e.readings
         )  # fmt: skip
         parts += [f"## {esc(e.id)}: {esc(e.where)}", f"Printed: {esc(e.printed)}", esc(e.problem)]
-        parts += [readings, f"**Why:** {esc(e.why)}"]
         if e.effect is not None:
-            parts.append(f"**Effect** ({esc(e.effect.run)}): {esc(e.effect.text)}")
-    if len(parts) == 2:
-        parts = ["# Errata", "None have been found so far."]
+            mark = chip("measured effect", "held")
+            parts.append(f"{mark} {esc(e.effect.text)} *({esc(e.effect.run)})*")
+        parts += [readings, f"**Why:** {esc(e.why)}"]
     return "\n\n".join(parts) + "\n"
 
 
@@ -493,45 +498,29 @@ def _notebook(file: Path, folder: str) -> dict[str, str | bytes | Path]:
         linked[folder + name] = picture
         return name
 
-    # A ledger's file is no page here, but its content has one.
-    page = _LEDGER.sub(_ledger_page, _PICTURE.sub(moved, _offline(file).decode()))
-    return {f"{folder}{file.name}": page, **linked}
+    def words(text: str) -> str:
+        return relinked(_PICTURE.sub(moved, text), file.parent, folder, _line_of)
 
-
-def _ledger_page(match: re.Match[str]) -> str:
-    return f"]({match[1] if match[1] in ('equations', 'errata') else 'index'}.md)"
-
-
-def _offline(path: Path) -> bytes:
-    """The notebook without widget views, which need a script from elsewhere; pictures stay."""
-    notebook = json.loads(path.read_text())
+    notebook = json.loads(file.read_text())
     for cell in notebook.get("cells", []):
-        kept = [o for o in cell.get("outputs", []) if not _is_widget(o)]
-        cell |= {"outputs": kept} if "outputs" in cell else {}
+        _offline(cell, words)
     notebook.get("metadata", {}).pop("widgets", None)
-    return storage.dumps(notebook).encode()
+    return {f"{folder}{file.name}": storage.dumps(notebook), **linked}
+
+
+def _offline(cell: dict[str, Any], words: Callable[[str], str]) -> None:
+    """A cell without widget views, which need a script from elsewhere, and with the site's links;
+    pictures stay."""
+    if cell["cell_type"] == "markdown":
+        cell["source"] = words("".join(cell["source"]))
+    if "outputs" in cell:
+        cell["outputs"] = [o for o in cell["outputs"] if not _is_widget(o)]
+    for output in cell.get("outputs", []):
+        if "text/markdown" in output.get("data", {}):
+            # the head of a shown source; its code is no Markdown
+            head, fence, code = "".join(output["data"]["text/markdown"]).partition("```")
+            output["data"]["text/markdown"] = words(head) + fence + code
 
 
 def _is_widget(output: Mapping[str, Any]) -> bool:
     return any("widget-view" in kind for kind in output.get("data", {}))
-
-
-# --- Markdown --------------------------------------------------------------------------------
-
-
-def esc(text: Any) -> str:
-    """Text of a ledger as MyST Markdown: formulas between dollars and `code` stay, the rest is
-    shown as written."""
-    parts = _CODE.split(str(text).replace("\n", " "))
-    return "".join(p if i % 2 else _SPECIAL.sub(r"\\\1", p) for i, p in enumerate(parts))
-
-
-def _table(head: Sequence[str], lines: Iterable[Sequence[str]]) -> str:
-    """A Markdown table of cells that are Markdown already."""
-    rows = [head, ["---"] * len(head), *lines]
-    return "\n".join(markdown_row(map(_cell, row)) for row in rows)
-
-
-def _cell(text: str) -> str:
-    # `esc` has escaped pipes in words; those in formulas and code are still bare.
-    return text.replace("\\|", "|")

@@ -11,13 +11,14 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from latentpapers import storage
+from latentpapers import paths, storage
 from latentpapers.config import named
 from latentpapers.errors import UserError
 from latentpapers.report import sources
 from latentpapers.report.tables import NOTHING, markdown_row
 
 BEGIN, END = "<!-- results:begin -->", "<!-- results:end -->"
+PICTURES = ("<!-- pictures:begin -->", "<!-- pictures:end -->")
 Costs = Mapping[str, Mapping[str, str]]
 """preset -> {"where": "2 CPU cores", "cost": "avae 118 s"}."""
 _KINDS = {
@@ -31,14 +32,42 @@ _KINDS = {
 
 
 def readme_table(costs: Costs | None = None, *, base: Path | None = None) -> str:
-    """Markdown: presets with their measured costs, claims by outcome, and each decided claim.
+    """Markdown: presets with their measured costs, claims by outcome, and what did not hold.
+
+    All claims with their evidence stand in `results/README.md`.
 
     Args:
         costs: measured costs, in the order to be shown; without them that table is left out.
         base: the results folder; None: the project's.
     """
     parts = [preset_table(costs)] if costs else []
-    return "\n\n".join([*parts, counts_table(base), decided_table(base)]) + "\n"
+    return "\n\n".join([*parts, counts_table(base), failed_table(base)]) + "\n"
+
+
+def pictures_table(base: Path | None = None, *, preset: str = "quick") -> str:
+    """Markdown: a column a paper with a picture that a run made, its caption, how its claims came
+    out, and the scale label.
+
+    The pictures are those of the start page (`results/<preset>/start/figures/<paper>.png`).
+    """
+    folder = (base or paths.results()) / preset / "start" / "figures"
+    columns = [_picture(paper, folder, base) for paper in sources.papers()]
+    rows = list(zip(*columns, strict=True))
+    return "\n".join([markdown_row(rows[0]), markdown_row([":---:"] * len(columns)),
+                      *map(markdown_row, rows[1:])]) + "\n"  # fmt: skip
+
+
+def _picture(paper: str, folder: Path, base: Path | None) -> tuple[str, str, str, str]:
+    """Heading, picture, what it shows and how the claims came out, label."""
+    facts = sources.read_json(folder / f"{paper}.json")
+    title = f"[`{paper}`](notebooks/{paper}/)"
+    kinds = Counter(j.kind for j in sources.judged(paper, base))
+    came = ", ".join(f"{kinds[k]} {word}" for k, word in _KINDS.items() if kinds[k])
+    if not facts:
+        return title, "no network is shipped yet", came or NOTHING, NOTHING
+    place = f"{folder.parents[2].name}/{folder.parents[1].name}/start/figures/{paper}.png"
+    picture = f'<img src="{place}" width="190" alt="{facts["caption"]}">'
+    return title, picture, f"{facts['caption']}<br>**{came}**", f"<sub>{facts['label']}</sub>"
 
 
 def preset_table(costs: Costs) -> str:
@@ -64,17 +93,17 @@ def _counts(paper: str, base: Path | None) -> list[str]:
     return [f"`{paper}`", ", ".join(names) or NOTHING, str(numbers or NOTHING), *counts]
 
 
-def decided_table(base: Path | None = None) -> str:
-    """One line a claim that a run decided or left undecided; the others are only counted."""
+def failed_table(base: Path | None = None) -> str:
+    """One line a claim that a committed run contradicts."""
     lines = [
-        [f"`{j.claim.id}`", _short(j.claim.text), f"**{j.text}**", j.preset, j.sentence]
+        [f"`{j.claim.id}`", _short(j.claim.text), f"**{j.text}**", j.preset]
         for paper in sources.papers()
         for j in sources.judged(paper, base)
-        if j.preset and j.kind in ("held", "failed", "undecided", "inconsistent")
+        if j.kind == "failed"
     ]
     if not lines:
-        return "No claim has been decided by a committed run yet."
-    return _table(["claim", "what the paper says", "verdict", "preset", "evidence"], lines)
+        return "No claim has failed in a committed run."
+    return _table(["did not hold", "what the paper says", "verdict", "preset"], lines)
 
 
 def claims_table(base: Path | None = None, only: Sequence[str] | None = None) -> str:
@@ -99,11 +128,13 @@ def _table(head: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
 def update_readme(path: Path, costs: Costs | None = None, *, base: Path | None = None) -> bool:
     """Rewrites what stands between the markers of `path`, atomically; True if it changed.
 
+    The markers of the pictures may be absent.
+
     Raises:
         UserError: the markers are missing, doubled or in the wrong order.
     """
     old = Path(path).read_text()
-    new = _replaced(old, Path(path).name, readme_table(costs, base=base))
+    new = _current(old, Path(path).name, costs, base)
     if new != old:
         storage.write_text(path, new)
     return new != old
@@ -112,14 +143,20 @@ def update_readme(path: Path, costs: Costs | None = None, *, base: Path | None =
 def readme_is_current(path: Path, costs: Costs | None = None, *, base: Path | None = None) -> bool:
     """Whether `update_readme` with the same arguments would change nothing."""
     old = Path(path).read_text()
-    return old == _replaced(old, Path(path).name, readme_table(costs, base=base))
+    return old == _current(old, Path(path).name, costs, base)
 
 
-def _replaced(text: str, name: str, table: str) -> str:
-    if (text.count(BEGIN), text.count(END)) != (1, 1) or text.index(BEGIN) > text.index(END):
-        raise UserError(f"{name} needs the lines {BEGIN} and {END}, once each and in this order.")
-    head, _, rest = text.partition(BEGIN)
-    return f"{head}{BEGIN}\n{table}{END}{rest.partition(END)[2]}"
+def _current(text: str, name: str, costs: Costs | None, base: Path | None) -> str:
+    if any(marker in text for marker in PICTURES):
+        text = _replaced(text, name, pictures_table(base), *PICTURES)
+    return _replaced(text, name, readme_table(costs, base=base), BEGIN, END)
+
+
+def _replaced(text: str, name: str, table: str, begin: str, end: str) -> str:
+    if (text.count(begin), text.count(end)) != (1, 1) or text.index(begin) > text.index(end):
+        raise UserError(f"{name} needs the lines {begin} and {end}, once each and in this order.")
+    head, _, rest = text.partition(begin)
+    return f"{head}{begin}\n{table}{end}{rest.partition(end)[2]}"
 
 
 _TITLE = re.compile(r"<!-- verdicts:begin ([\w\s-]+) -->.*?<!-- verdicts:end -->", re.DOTALL)

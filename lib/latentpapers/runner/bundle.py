@@ -2,10 +2,11 @@
 
     bundle/offline_node.sh   unpacks, checks, runs
     bundle/SHA256SUMS
-    bundle/part.000 ...      a tar.gz cut into pieces: code/ site/ data/ request
+    bundle/part.000 ...      a tar.gz cut into pieces: code/ site/ data/ cache/ request
 
 The node brings Python and torch. `site/` holds the other packages, already unpacked for the node's
-Python and platform, so that the node needs neither pip nor a compiler.
+Python and platform, so that the node needs neither pip nor a compiler. `cache/weights/` are the
+network weights that were fetched on this machine, with their licences.
 """
 
 import shutil
@@ -136,6 +137,8 @@ def _archive(file: Path, site: Path, plan: Plan, request: Request) -> None:
             archive.add(paths.root() / name, f"code/{name}", recursive=False, filter=_anonymous)
         for place, pack in sorted({p for job in plan.jobs for p in data_packs(job).items()}):
             archive.add(pack, f"data/{place}", filter=_anonymous)
+        for file in _weights():
+            archive.add(file, f"cache/weights/{file.name}", filter=_anonymous)
         if site.is_dir():
             archive.add(site, "site", filter=_anonymous)
         archive.add(note, "request", filter=_anonymous)
@@ -150,6 +153,12 @@ def _code() -> Iterator[str]:
     for name in found.stdout.split("\0"):
         if name and (paths.root() / name).is_file():
             yield name
+
+
+def _weights() -> list[Path]:
+    """The weights in the cache, whole files alone, and the licences beside them."""
+    folder = paths.cache() / "weights"
+    return sorted([*folder.glob("*.safetensors"), *folder.glob("*.LICENSE.txt")])
 
 
 def _anonymous(entry: tarfile.TarInfo) -> tarfile.TarInfo | None:

@@ -219,16 +219,34 @@ def _layout(preset: str, group: str, seeds: tuple[int, ...]) -> list[tuple[str, 
             continue
         read = seeds if name.startswith("3_") else seeds[:1] if name.startswith("4_") else ()
         needs = tuple(f"{TRAINING}/s{seed}" for seed in read if trains)
+        needs += tuple(f"{n}/s{seeds[0]}" for n in _earlier(group, name, out))
         out.append((name, seeds[0], needs))
     return out
 
 
+def _earlier(group: str, name: str, out: list[tuple[str, int, tuple]]) -> list[str]:
+    """The notebooks that one says it needs, among those that this preset runs before it."""
+    wanted = declared(group, name, "needs")
+    for other in wanted:
+        if other not in notebooks(group) or other >= name:
+            raise UserError(f"{group}/{name} needs {other!r}, which is no notebook before it.")
+    return [other for other in wanted if other in {n for n, _, _ in out}]
+
+
 def _beyond_quick(group: str, name: str) -> bool:
     is_paper = (paths.root() / "notebooks" / group / "ledger").is_dir() and group != START
-    named = (
-        read_notebook(notebook_path(group, name))["metadata"].get(PACKAGE, {}).get("presets", [])
-    )
+    named = declared(group, name, "presets")
     return bool(named) or (is_paper and not name.startswith(_QUICK_ONLY))
+
+
+def declared(group: str, name: str, what: str) -> list[str]:
+    """What a notebook's metadata says under `latentpapers`.
+
+    Args:
+        what: `presets` it runs in beyond quick; earlier notebooks of its group that it `needs`;
+            files it `reads`, as patterns below the checkout (a report over committed results).
+    """
+    return read_notebook(notebook_path(group, name))["metadata"].get(PACKAGE, {}).get(what, [])
 
 
 # --- fingerprints ---------------------------------------------------------------------------
@@ -315,6 +333,8 @@ class Plan:
             found += (shipped / job.paper if own else shipped).rglob("*.safetensors")
             if job.notebook.startswith(_FROM_RESULTS) or not own:
                 found += (root / "results").glob(f"[gp]*/{job.paper if own else '*'}/metrics.jsonl")
+        for pattern in declared(job.paper, job.notebook, "reads"):
+            found += root.glob(pattern)
         return sorted(f for f in found if f.is_file())
 
     def _sha(self, file: Path) -> str:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from latentpapers import config, paths, storage
 from latentpapers.errors import UserError
-from latentpapers.report import summary
+from latentpapers.report import floors, links, pages, summary
 from latentpapers.runner import collect, local, scrub, supervise
 from latentpapers.runner.cells import read_notebook
 from latentpapers.runner.plan import Job, Plan, Request, expectations, jobs, predicted
@@ -50,19 +50,29 @@ def reproduce(
     return status
 
 
-def refresh_words() -> None:
-    """Brings the generated words of README and of the notebooks' titles up to date."""
-    readme = paths.root() / "README.md"
+def refresh_words() -> list[str]:
+    """Brings everything that is generated from ledgers, results and imports up to date: README, the
+    pages, the picture of the floors, the verdicts and links in notebooks. Returns what changed.
+    """
+    readme, changed = paths.root() / "README.md", []
     if readme.is_file():
-        summary.update_readme(readme, costs())
+        changed += ["README.md"] * summary.update_readme(readme, costs())
+        changed += [*pages.write(), *[floors.PICTURE] * floors.write()]
     for paper in summary.sources.papers():
         for file in sorted((paths.root() / "notebooks" / paper).glob("*.ipynb")):
-            old = read_notebook(file)
-            text = scrub.text(summary.with_verdicts(old, paper))
+            text = scrub.text(current_words(read_notebook(file), paper, file.stem))
             if text != file.read_text():
                 storage.write_text(file, text)
+                changed.append(paths.relative(file))
+    return changed
 
 
+def current_words(notebook: dict, paper: str, name: str) -> dict:
+    """A copy of a paper's notebook with the current verdicts and links to the code."""
+    return links.with_links(summary.with_verdicts(notebook, paper), paper, name)
+
+
+_NOT_RUN = "not run yet; command: `make reproduce PRESET={} SEEDS=0,1,2`"
 _WHERE = {"quick": "2 CPU cores", "gpu": "one modern GPU", "paper": "one or many GPUs"}
 
 
@@ -75,7 +85,7 @@ def costs() -> dict[str, dict[str, str]]:
             if seen:
                 seconds, memory = sum(s for s, _ in seen), max(m for _, m in seen)
                 found[preset].append(f"{paper} {seconds:.0f} CPU-s, {memory / 1000:.1f} GB")
-    return {name: {"where": _WHERE[name], "cost": "; ".join(found[name]) or "not run yet"}
+    return {name: {"where": _WHERE[name], "cost": "; ".join(found[name]) or _NOT_RUN.format(name)}
             for name in config.NAMES}  # fmt: skip
 
 

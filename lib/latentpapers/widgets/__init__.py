@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 MIN_VALUES = 5
 """Fewest parameter values that a static strip shows."""
+ROOM = (720, 320)
+"""Width and height in pixels that a live picture may take."""
 Draw = Callable[..., Any]
 
 
@@ -33,12 +35,13 @@ def live() -> bool:
     return current is not None and getattr(current, "kernel", None) is not None
 
 
-def png(picture: Any) -> bytes:
+def png(picture: Any, *, large: bool = False) -> bytes:
     """PNG bytes of what a `draw` function returned; a figure is closed.
 
     Args:
         picture: a matplotlib figure, or an image (C, H, W) or images (N, C, H, W), float in
             [-1, 1] or uint8.
+        large: enlarge images further, by whole pixels, while they fit into `ROOM`.
 
     Raises:
         UserError: anything else, or values out of range.
@@ -51,7 +54,9 @@ def png(picture: Any) -> bytes:
         content = figures.png_bytes(picture)
         plt.close(picture)
         return content
-    return _encoded(_row(picture))
+    row = _row(picture)
+    fits = min(ROOM[0] // row.shape[1], ROOM[1] // row.shape[0]) if large else 1
+    return _encoded(row.repeat(max(1, fits), 0).repeat(max(1, fits), 1))
 
 
 def _row(picture: Any) -> Any:
@@ -130,13 +135,15 @@ def slider_view(draw: Draw, *, delay: float = 0.15, **ranges: Any) -> "ipywidget
     if not ranges:
         raise UserError("slider_view needs at least one range, for example sigma=(0, 1).")
     sliders = {name: _control(name, given) for name, given in ranges.items()}
-    picture = w.Image(format="png", value=png(draw(**_values(sliders))))
+    picture = w.Image(format="png", value=png(draw(**_values(sliders)), large=True))
+    picture.layout = w.Layout(align_self="flex-start", max_width="100%")  # never stretched
     message = w.HTML(value="")
 
     def redraw() -> None:
         # An exception inside a callback would vanish in the log: it is shown below the picture.
         try:
-            picture.value, message.value = png(draw(**_values(sliders))), ""
+            picture.value = png(draw(**_values(sliders)), large=True)
+            message.value = ""
         except Exception as error:
             message.value = _red(error)
 

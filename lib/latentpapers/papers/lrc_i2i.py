@@ -1,0 +1,746 @@
+"""LRC-I2I: image-to-image translation with low resolution conditioning (Abid et al.).
+
+From a high resolution source X and a tiny target y the generator makes a large image with the
+source's details that reduces to y. The compared method, StarGAN v2, trains here too, on the same
+data by the same engine.
+"""
+
+import contextlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from latentpapers import config, data, models
+from latentpapers.errors import UserError
+from latentpapers.losses import cycle as C
+from latentpapers.losses import logistic, subspace
+from latentpapers.losses import style as S
+from latentpapers.nets import lrc_i2i
+from latentpapers.nets import spectral as sn
+from latentpapers.nets.began import seeded
+from latentpapers.seeds import generator
+from latentpapers.shapes import Bytes, Codes, Images, PerImage, Scalar
+from latentpapers.train import checkpoint
+from latentpapers.train.context import Context
+from latentpapers.train.distributed import Group
+from latentpapers.train.engine import Fit, Given, Update, fit
+from latentpapers.train.runs import Networks as States
+from latentpapers.train.runs import Progress, Runs, state_of
+
+# (CPU seconds, MB) of each notebook, measured on one core in a process of its own
+EXPECT: dict[str, tuple[int, int]] = {}
+PAPERS_OWN = ("celeba-hq", "afhq-cat", "afhq-dog", "afhq-wild", "cats")  # the paper's own sets
+BUDGET = 350_000 * 8  # images of the paper's run: 100 epochs of 28,000 in batches of 8
+BUDGETS = {"lrc": BUDGET, "stargan_v2": 100_000 * 8}
+
+
+@dataclass(frozen=True)
+class Method:
+    """Which networks a method has.
+
+    Attributes:
+        title: the row's name in our tables.
+        networks: by name; the first makes the images.
+    """
+
+    title: str
+    networks: tuple[str, ...]
+
+
+METHODS: dict[str, Method] = {
+    "lrc": Method("LRC-I2I", ("generator", "discriminator")),
+    "stargan_v2": Method("StarGAN v2", ("generator", "mapping", "style", "discriminator")),
+}
+
+
+@dataclass(frozen=True)
+class Training:
+    """One training run: everything that decides its result.
+
+    Attributes:
+        method: a row of `METHODS`.
+        data, size, images: training set, pixels a side (a power of two), images taken of it.
+        low: pixels a side of the target; 8 in the paper.
+        steps, batch, seconds: steps, images a step (pairs of neighbours are each other's source and
+            target, lrc_i2i-e13), and the time limit that may end it sooner.
+        width, cap: channels at full size and the most of any layer; 64 and 512 in the paper.
+        discriminator_width: channels at full size; 0: 2^14 / size.
+        shortcut: of the moments, `dynamic`; `plain` and `none` are ablations.
+        reading, step: of the difference map, and its colour step, 0: the reading's own
+            (lrc_i2i-e1, lrc_i2i-e2).
+        epsilon, tolerance: section 5's remedies: the radius of R_y as a mean, and what every value
+            of the discriminator's input may be off, both on [-1, 1].
+        terms: generated terms of eq 7: one direction (`paper`), `both`, or with cycles (`code`)
+            (lrc_i2i-e6).
+        saturating: the printed form of eq 7 for the generator (lrc_i2i-e7).
+        r1, gamma: reading and weight of the penalty (lrc_i2i-e8, lrc_i2i-e9).
+        penalty_every: steps between penalties, each with as many times the weight.
+        cycle_weight: lambda_cyc, 1 at 128 px and 0.1 at 256 px (lrc_i2i-e14).
+        grey: compare brightness alone, with a grey target (the colour ablation).
+        lr, ratio: of Adam (0, 0.99), and how much larger the discriminator's is (TTUR).
+        ema: decay of the average that is used for outputs (lrc_i2i-e16).
+        flip, log_every, precision: of the engine.
+        style, latent, hidden: of StarGAN v2: lengths of its styles and latent vectors, width of its
+            mapping network; 64, 16, 512 in its authors' code.
+        style_cap: the most channels of its style encoder; 0: `cap`.
+        style_weight, diversity_weight: of its losses; the second falls to 0 over `diversity_steps`
+            (0: all steps; 100,000 in its authors' code).
+        decay: weight decay, 1e-4 in its authors' code.
+    """
+
+    method: str
+    data: str
+    size: int
+    images: int
+    low: int
+    steps: int
+    batch: int = 8
+    seconds: float | None = None
+    width: int = 64
+    cap: int = 512
+    discriminator_width: int = 0
+    shortcut: Literal["dynamic", "plain", "none"] = "dynamic"
+    reading: Literal["code", "paper", "literal"] = "code"
+    step: float = 0.0
+    epsilon: float = 0.0
+    tolerance: float = 0.0
+    terms: Literal["paper", "both", "code"] = "code"
+    saturating: bool = False
+    r1: Literal["textbook", "code"] = "textbook"
+    gamma: float = 0.5
+    penalty_every: int = 1
+    cycle_weight: float = 1.0
+    grey: bool = False
+    lr: float = 1e-3
+    ratio: float = 4.0
+    ema: float = 0.999
+    flip: bool = True
+    log_every: int = 50
+    precision: str = "fp32"
+    style: int = 64
+    latent: int = 16
+    hidden: int = 512
+    style_cap: int = 0
+    style_weight: float = 1.0
+    diversity_weight: float = 1.0
+    diversity_steps: int = 0
+    decay: float = 0.0
+
+
+def method_of(job: Training) -> Method:
+    """The `METHODS` row of a run.
+
+    Raises:
+        UnknownName: no such method.
+    """
+    return config.named("method", job.method, METHODS)
+
+
+def checked(job: Training) -> Training:
+    """The run itself, if its sizes fit.
+
+    Raises:
+        UnknownName: no such method. UserError: sizes or a batch that cannot be.
+    """
+    method_of(job)
+    lrc_i2i.halvings(job.size, job.low)
+    if job.batch < 2 or job.batch % 2:
+        raise UserError(f"batch must be even: images translate each other in pairs, {job.batch}.")
+    if job.method == "stargan_v2" and job.batch % 4:
+        raise UserError(f"StarGAN v2 takes references from quartets: batch {job.batch} has none.")
+    if job.terms not in TERMS:
+        config.named("terms", job.terms, TERMS)
+    return job
+
+
+def networks(job: Training, seed: int) -> dict[str, nn.Module]:
+    """The networks of a run, initialised from the seed alone; their norms wait for `iterate`."""
+    nets = {}
+    for name in method_of(job).networks:
+        how = recipe(job, name, spectral=True)
+        nets[name] = seeded(lambda: models.build(how), generator(seed, "init", name)).eval()  # noqa: B023
+    return nets
+
+
+def recipe(job: Training, name: str, *, spectral: bool = False) -> dict[str, Any]:
+    """How `lp.models.build` makes a network of this run.
+
+    Args:
+        spectral: as it is trained; files hold the weights with their norms divided out.
+    """
+    if job.method == "stargan_v2":
+        return _style_recipe(job, name)
+    shape = {"size": job.size, "low": job.low, "cap": job.cap, "spectral": spectral}
+    own = {
+        "generator": {"width": job.width, "shortcut": job.shortcut},
+        "discriminator": {"width": job.discriminator_width},
+    }
+    return {"net": f"lrc_i2i.{name.capitalize()}", "options": {**shape, **own[name]}}
+
+
+def _style_recipe(job: Training, name: str) -> dict[str, Any]:
+    """`recipe` of StarGAN v2's networks, which have no spectral norm."""
+    shape = {"size": job.size, "width": job.width, "cap": job.cap}
+    judge = {**shape, "width": job.discriminator_width or None}
+    kinds = {
+        "generator": ("Generator", {**shape, "style": job.style}),
+        "mapping": ("MappingNetwork", {"latent": job.latent, "style": job.style,
+                                       "hidden": job.hidden}),
+        "style": ("StyleEncoder", {**shape, "cap": job.style_cap or job.cap, "style": job.style}),
+        "discriminator": ("Discriminator", judge),
+    }  # fmt: skip
+    kind, options = kinds[name]
+    return {"net": f"stargan_v2.{kind}", "options": options}
+
+
+# --- training ---------------------------------------------------------------------------------
+
+# generated terms of eq 7: which of (x_ab, x_ba, x_aa', x_bb') the discriminator sees
+TERMS: dict[str, int] = {"paper": 1, "both": 2, "code": 4}
+
+
+def exchanged(x: Tensor) -> Tensor:
+    """Neighbours 2i and 2i + 1 swapped: each image's partner. Pairs survive any even slice."""
+    return x.unflatten(0, (-1, 2)).flip(1).flatten(0, 1)
+
+
+def sides(x: Tensor) -> list[Tensor]:
+    """The first and the second images of all pairs: X and Y of the equations."""
+    return [x[0::2], x[1::2]]
+
+
+@dataclass(frozen=True)
+class Passed:
+    """The images of one step.
+
+    Attributes:
+        x, y: sources and their own reductions.
+        translated: G(X, y) and G(Y, x), from one pass over all pairs.
+        cycled: both translated back, from a second one.
+    """
+
+    x: Images
+    y: Images
+    translated: Images
+    cycled: Images
+
+
+class Step:
+    """LRC-I2I's training step (the engine's `Task`): eqs 3 to 8."""
+
+    def __init__(self, job: Training, seed: int, device: str | torch.device = "cpu") -> None:
+        self.job = checked(job)
+        self.nets = networks(job, seed)
+        self.ema = {"generator": job.ema} if job.ema else {}
+
+    def optimizers(self) -> dict[str, torch.optim.Optimizer]:
+        """Adam (0, 0.99), the discriminator's rate `ratio` times the generator's."""
+        rates = {"generator": self.job.lr, "discriminator": self.job.lr * self.job.ratio}
+        return {
+            name: torch.optim.Adam(
+                self.nets[name].parameters(), lr=rate, betas=(0.0, 0.99), foreach=True
+            )
+            for name, rate in rates.items()
+        }
+
+    def before_step(self, step: int, images: int) -> float:
+        """Refreshes all spectral norms once; every pass of the step then sees the same ones."""
+        for net in self.nets.values():
+            sn.iterate(net)
+        return 1.0
+
+    def after_step(self, terms: dict[str, Tensor]) -> None:
+        """Nothing follows the step."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """Singular vectors are buffers of the networks; nothing else is kept."""
+        return {}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """The inverse of `state_dict`."""
+
+    # -- the images of a step ------------------------------------------------------------------
+
+    def reduced(self, x: Images) -> Images:
+        """DS(X) at the target's size."""
+        return subspace.reduce(x, self.job.low, grey=self.job.grey)
+
+    def passes(self, x: Images, ctx: Context) -> Passed:
+        """The four passes of section 3.2 as two: both translations, then both cycles."""
+        y = self.reduced(x)
+        with sn.held(self.nets["generator"]) as g, ctx.autocast():
+            translated = g(x, exchanged(y))
+            return Passed(x, y, translated, g(translated, y))
+
+    def seen(self, p: Passed) -> tuple[Images, Images]:
+        """Eqs 5 and 6 of all generated images that take part (`terms`): images and differences."""
+        job = self.job
+        images, targets = p.translated, exchanged(p.y)
+        if job.terms == "paper":
+            images, targets = images[0::2], targets[0::2]
+        if job.terms == "code":
+            images, targets = torch.cat([images, p.cycled]), torch.cat([targets, p.y])
+        return subspace.seen(
+            images, targets, real=False, grey=job.grey, reading=job.reading, step=job.step or None,
+            epsilon=job.epsilon, tolerance=job.tolerance,
+        )  # fmt: skip
+
+    def split(self, logits: Tensor) -> list[Tensor]:
+        """Logits of `seen` images, one tensor a term of eq 7."""
+        if self.job.terms == "paper":
+            return [logits]
+        return [side for part in logits.split(len(logits) * 2 // TERMS[self.job.terms])
+                for side in sides(part)]  # fmt: skip
+
+    # -- losses --------------------------------------------------------------------------------
+
+    def updates(self, batch: Bytes, ctx: Context) -> Iterator[Update]:
+        """The discriminator first, then the generator by the same images (lrc_i2i-e15)."""
+        like = next(self.nets["generator"].parameters())  # fp32; fp64 where a test asks for it
+        x = batch.to(like).div(127.5).sub(1).contiguous(memory_format=torch.channels_last)
+        passed = self.passes(x, ctx)
+        images, differences = self.seen(passed)
+        loss, terms = self.discriminator_loss(passed, images.detach(), differences.detach(), ctx)
+        yield {"discriminator": loss}
+        loss, more = self.generator_loss(passed, images, differences, ctx)
+        ctx.log(**terms, **more)
+        yield {"generator": loss}
+
+    def discriminator_loss(
+        self, p: Passed, images: Images, differences: Images, ctx: Context
+    ) -> tuple[Scalar, dict[str, Tensor]]:
+        """Eq 7 and the penalty, for the discriminator."""
+        job, weight = self.job, self.penalised(ctx)
+        with sn.held(self.nets["discriminator"]) as d:
+            real, zeros = subspace.seen(p.x.detach(), p.y, real=True)
+            if weight:
+                real.requires_grad_()
+                on_real = d(real, zeros)
+            else:
+                with ctx.autocast():
+                    on_real = d(real, zeros)
+            with ctx.autocast():
+                on_fake = d(images, differences)
+        # a real term beside every generated one (code); two in all as printed
+        times = max(1, TERMS[job.terms] // 2)
+        loss = C.discriminator_loss(sides(on_real) * times, self.split(on_fake))
+        terms = {"real": on_real.mean(), "fake": on_fake.mean(), "discriminator": loss}
+        if weight:
+            terms["penalty"] = C.r1(on_real, real, reading=job.r1, images=ctx.batch // 2)
+            # the code adds its penalty with every term of eq 7 (lrc_i2i-e9)
+            weight *= TERMS[job.terms] if job.r1 == "code" else 1
+            loss = loss + weight * terms["penalty"]
+        return loss, terms
+
+    def penalised(self, ctx: Context) -> float:
+        """This step's weight of the penalty, gamma / 2 on average; 0: none is computed."""
+        every = self.job.penalty_every
+        return self.job.gamma / 2 * every if ctx.step % every == 0 else 0.0
+
+    def generator_loss(
+        self, p: Passed, images: Images, differences: Images, ctx: Context
+    ) -> tuple[Scalar, dict[str, Tensor]]:
+        """Eq 4 for the generator: the adversarial terms of eq 7 and the cycles of eq 8."""
+        with sn.held(self.nets["discriminator"]) as d, ctx.autocast():
+            logits = d(images, differences)
+        adversarial = C.generator_loss(self.split(logits), saturating=self.job.saturating)
+        (x, y), (x_back, y_back) = sides(p.x), sides(p.cycled)
+        cycle = C.cycle_l1(x, x_back, y, y_back)
+        error = (self.reduced(p.translated) - exchanged(p.y)).abs().mean()
+        terms = {"adversarial": adversarial, "cycle": cycle, "error": error}
+        return C.full_objective(adversarial, cycle, weight=self.job.cycle_weight), terms
+
+
+# --- the compared method: StarGAN v2 ------------------------------------------------------------
+
+
+def turned(x: Tensor, by: int) -> Tensor:
+    """Each quartet of neighbours turned by `by` places: another image of the batch for each.
+
+    Quartets survive any slice of a multiple of four, so shards see what the whole batch sees.
+    """
+    return x.unflatten(0, (-1, 4)).roll(-by, 1).flatten(0, 1)
+
+
+class StyleStep(Step):
+    """StarGAN v2's training step, reference-guided in one domain (Choi et al. 2020).
+
+    Four updates as in the authors' code: the discriminator with styles of latent vectors, then of
+    references; the generator, mapping network and style encoder with two latent vectors; the
+    generator alone with two references. References are neighbours in the batch.
+    """
+
+    def __init__(self, job: Training, seed: int, device: str | torch.device = "cpu") -> None:
+        super().__init__(job, seed, device)
+        self.ema = dict.fromkeys(("generator", "mapping", "style"), job.ema) if job.ema else {}
+
+    def optimizers(self) -> dict[str, torch.optim.Optimizer]:
+        """Adam (0, 0.99) with weight decay; the mapping network learns 100 times more slowly."""
+        job, nets = self.job, self.nets
+        rates = {"generator": job.lr, "style": job.lr, "mapping": job.lr / 100}
+        makers = [{"params": [*nets[n].parameters()], "lr": lr} for n, lr in rates.items()]
+        judge = [{"params": [*nets["discriminator"].parameters()], "lr": job.lr * job.ratio}]
+        return {
+            name: torch.optim.Adam(groups, betas=(0.0, 0.99), weight_decay=job.decay, foreach=True)
+            for name, groups in (("generator", makers), ("discriminator", judge))
+        }
+
+    def updates(self, batch: Bytes, ctx: Context) -> Iterator[Update]:
+        """The four updates; the last one's styles are constants, which changes no gradient of G."""
+        like = next(self.nets["generator"].parameters())
+        x = batch.to(like).div(127.5).sub(1).contiguous(memory_format=torch.channels_last)
+        latents = torch.cat([ctx.noise(self.job.latent) for _ in range(2)]).to(like)
+        drawn, read = self.coded("mapping", latents, ctx), self.coded("style", x, ctx)
+        for style in (drawn.chunk(2)[0], turned(read, 1)):
+            loss, terms = self.critic_loss(x, style, ctx)
+            ctx.log(**terms)
+            yield {"discriminator": loss}
+        styles = self.coded("mapping", latents, ctx, learn=True).chunk(2)
+        own = self.coded("style", x, ctx, learn=True)
+        loss, terms = self.maker_loss(x, styles, own, ctx)
+        ctx.log(**terms)
+        yield {"generator": loss}
+        own = self.coded("style", x, ctx)  # those of the references too: they are the batch, turned
+        loss, terms = self.maker_loss(x, (turned(own, 1), turned(own, 2)), own, ctx)
+        ctx.log(**terms)
+        yield {"generator": self.generator_alone(loss)}
+
+    def coded(self, name: str, x: Tensor, ctx: Context, *, learn: bool = False) -> Codes:
+        """F(z) or E(x); a constant unless it is to be learnt."""
+        with torch.set_grad_enabled(learn), ctx.autocast():
+            return self.nets[name](x)
+
+    def critic_loss(
+        self, x: Images, style: Codes, ctx: Context
+    ) -> tuple[Scalar, dict[str, Tensor]]:
+        """Cross entropy of real and translated images, and the penalty on real ones."""
+        judge, weight = self.nets["discriminator"], self.penalised(ctx)
+        with torch.no_grad(), ctx.autocast():
+            fake = self.nets["generator"](x, style)
+        real = x.detach().requires_grad_(bool(weight))
+        with contextlib.nullcontext() if weight else ctx.autocast():
+            on_real = judge(real)
+        with ctx.autocast():
+            on_fake = judge(fake)
+        loss = logistic.discriminator_loss(on_real, on_fake)
+        terms = {"real": on_real.mean(), "fake": on_fake.mean(), "discriminator": loss}
+        if weight:
+            terms["penalty"] = C.r1(on_real, real)
+            loss = loss + weight * terms["penalty"]
+        return loss, terms
+
+    def maker_loss(
+        self, x: Images, styles: tuple[Codes, ...], own: Codes, ctx: Context
+    ) -> tuple[Scalar, dict[str, Tensor]]:
+        """Eq 5 of StarGAN v2 for a pair of styles, and the sources' own ones."""
+        make = self.nets["generator"]
+        with ctx.autocast():
+            fake = make(x, styles[0])
+            logits = self.nets["discriminator"](fake)
+            found = self.nets["style"](fake)
+            back = make(fake, own)
+            with torch.no_grad():
+                other = make(x, styles[1])
+        job = self.job
+        weight = S.diversity_weight(
+            ctx.step, job.diversity_steps or job.steps, start=job.diversity_weight
+        )
+        terms = {
+            "adversarial": logistic.generator_loss(logits),
+            "style": S.style_reconstruction(styles[0], found),
+            "diversity": S.diversification(fake, other), "cycle": S.cycle(x, back),
+        }  # fmt: skip
+        return S.generator_objective(
+            *terms.values(), style_weight=job.style_weight, diversity_weight=weight,
+            cycle_weight=job.cycle_weight,
+        ), terms  # fmt: skip
+
+    def generator_alone(self, loss: Scalar) -> Given:
+        """The gradient of the generator's own parameters; none for the networks beside it."""
+        own = list(self.nets["generator"].parameters())
+        rest = sum(1 for n in ("style", "mapping") for _ in self.nets[n].parameters())
+        gradients = torch.autograd.grad(loss, own, allow_unused=True)
+        return Given((*gradients, *[None] * rest))
+
+
+# --- outputs ------------------------------------------------------------------------------------
+
+
+def job_of(model: models.Model) -> Training:
+    """The run that made a checkpoint."""
+    return Training(**model.card["config"])
+
+
+def targets(model: models.Model, pixels: Bytes) -> Images:
+    """The low resolution images, (N, 3, low, low) on [-1, 1], that this model's generator takes;
+    for StarGAN v2 the images themselves, its references.
+
+    Args:
+        pixels: uint8, (N, 3, S, S), S a multiple of `low`.
+    """
+    job = job_of(model)
+    if job.method == "stargan_v2":
+        return data.to_float(pixels)
+    return subspace.reduce(data.to_float(pixels), job.low, grey=job.grey)
+
+
+@torch.no_grad()
+def translate(model: models.Model, sources: Images, lows: Images, *, block: int = 64) -> Images:
+    """G(source n, target n), clamped to [-1, 1]; `block` images at a time.
+
+    Args:
+        sources: (N, 3, S, S) on [-1, 1].
+        lows: (N, ...) from `targets`.
+    """
+    if job_of(model).method == "stargan_v2":
+        return translate_style(model, sources, lows, block=block)
+    net = model["generator"]
+    parts = [net(x, y) for x, y in zip(sources.split(block), lows.split(block), strict=True)]
+    return torch.cat(parts).clamp(-1, 1)
+
+
+@torch.no_grad()
+def grid(model: models.Model, sources: Images, lows: Images) -> Float[Tensor, "S T C H W"]:
+    """Every source in the layout of every target, (S, T, 3, H, W), clamped to [-1, 1].
+
+    Sources are encoded once; each target's part of SPAdaIN is computed once for all sources.
+    """
+    if job_of(model).method == "stargan_v2":
+        return grid_style(model, sources, lows)
+    net = model["generator"]
+    features = net.encode(sources)
+    columns = [net.decode(features, low.unsqueeze(0)) for low in lows]
+    return torch.stack(columns, 1).clamp(-1, 1)
+
+
+@torch.no_grad()
+def translate_style(
+    model: models.Model, sources: Images, references: Images, *, block: int = 64
+) -> Images:
+    """StarGAN v2: source n in the style of reference n, clamped to [-1, 1]."""
+    make, find = model["generator"], model["style"]
+    pairs = zip(sources.split(block), references.split(block), strict=True)
+    return torch.cat([make(x, find(y)) for x, y in pairs]).clamp(-1, 1)
+
+
+@torch.no_grad()
+def grid_style(
+    model: models.Model, sources: Images, references: Images
+) -> Float[Tensor, "S T C H W"]:
+    """StarGAN v2: every source in every reference's style, (S, T, 3, H, W), clamped to [-1, 1].
+
+    Sources and references are each encoded once.
+    """
+    features, styles = model["generator"].features(sources), model["style"](references)
+    columns = [model["generator"].image(features, s.expand(len(sources), -1)) for s in styles]
+    return torch.stack(columns, 1).clamp(-1, 1)
+
+
+def low_error(images: Images, lows: Images) -> PerImage:
+    """How far each image's reduction is from its target, mean of absolute grey levels of 255."""
+    return 127.5 * subspace.distance(subspace.reduce(images, lows.shape[-1]), lows)
+
+
+def scale_of(model: models.Model, preset: str, device: str, seeds: tuple[int, ...]) -> config.Scale:
+    """The label of what a checkpoint makes: images seen, share of the paper's budget, data."""
+    job = model.card["config"]
+    return config.Scale(
+        preset=preset, images=model.card["images"], budget=model.card["budget"],
+        data=f"{job['data']} {job['low']} to {job['size']} px, width {job['width']}",
+        device=device, seeds=seeds,
+        standin=() if job["data"] in PAPERS_OWN else (job["data"],),
+    )  # fmt: skip
+
+
+# --- presets --------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Preset:
+    """One column of the preset table.
+
+    Attributes:
+        training: runs by checkpoint name. What a name is for is the same in every preset: `faces_*`
+            Tables 1 and 2, Figures 1, 5, 6 and 7; `cats_*` Table 3 and Figure 8; `faces_low*` Table
+            4; `drawn_*` where the truth is known; `*_epsilon`, `*_tolerance` section 5's remedies;
+            `*_grey` the colour ablation. In quick, training only proves itself (`proof`) and the
+            names are shipped checkpoints, made by `SHIPPED`.
+        n_eval: held-out images that serve as targets behind each number of a table.
+        n_sources: other held-out images translated to each of them; ten in the paper.
+        n_images: held-out images behind each number of a figure.
+        examples: rows and columns of a figure's grid.
+    """
+
+    training: dict[str, Training]
+    n_eval: int = 48
+    n_sources: int = 10
+    n_images: int = 64
+    examples: int = 5
+
+
+# Small enough for one CPU core, with a penalty in every eighth step and a shorter average
+_TINY = {"width": 16, "cap": 64, "discriminator_width": 32, "penalty_every": 8, "ema": 0.995,
+         "precision": "bf16"}  # fmt: skip
+# A run a hundredth as long as the paper's: a pilot with its own weights (lambda 1, gamma 0.5, rates
+# 1 to 4) painted ripples over the target; with these the source's details came through
+_SHORT = {"cycle_weight": 10.0, "gamma": 10.0, "ratio": 2.0}
+_CPU = {**_TINY, **_SHORT}
+# StarGAN v2's settings that differ: twice to thrice its rate for a hundredth of its steps
+_STYLE = {"ratio": 1.0, "gamma": 1.0, "lr": 3e-4, "decay": 1e-4}
+_SMALL = {**_CPU, "width": 12, "cap": 48, "discriminator_width": 24}
+_FACES = {"data": "faces-dcgan", "size": 64, "images": 10_000}
+
+# The runs of Table 4: one budget, one width, four target sizes
+SWEEP: dict[str, int] = {"faces_low4": 4, "faces_low8": 8, "faces_low16": 16, "faces_low32": 32}
+
+# Beside `faces_low8`: section 5's two remedies, and the colour ablation
+REMEDIES: dict[str, dict[str, Any]] = {
+    "faces_epsilon": {"epsilon": 16 / 255},  # 8 grey levels, as a mean
+    "faces_tolerance": {"tolerance": 32 / 255},  # 16 grey levels, in every value
+    "faces_grey": {"grey": True},
+}
+
+# How the shipped checkpoints were trained, on one CPU core; `latentpapers train lrc_i2i --run
+# NAME`. A quarter of the paper's width and less; what the time allowed is in the cards.
+SHIPPED: dict[str, Training] = {
+    "faces_lrc": Training("lrc", **{**_FACES, **_CPU}, low=8, steps=2500, log_every=25),
+    "drawn_lrc": Training("lrc", "drawn-faces", 64, 4000, 8, 900, **_SMALL),
+    "cats_lrc": Training("lrc", "cats", 64, 4618, 8, 1000, **_CPU),
+    **{
+        name: Training("lrc", **{**_FACES, **_SMALL}, low=low, steps=500)
+        for name, low in SWEEP.items()
+    },
+    **{
+        name: Training("lrc", **{**_FACES, **_SMALL, **changed}, low=8, steps=500)
+        for name, changed in REMEDIES.items()
+    },
+    # as many core-minutes as faces_lrc; its two networks fit 0.7 MB
+    "faces_stargan_v2": Training(
+        "stargan_v2",
+        **{**_FACES, **_TINY, **_STYLE, "cap": 48, "discriminator_width": 16},
+        low=8, steps=1800, style=32, hidden=64, style_cap=32,
+    ),
+}  # fmt: skip
+
+# Networks that a shipped file keeps, and the files of 8 bits a weight: all but Figure 5's
+KEPT: dict[str, tuple[str, ...]] = dict.fromkeys(SHIPPED, ("generator",))
+KEPT["faces_stargan_v2"] = ("generator", "style")
+EIGHT = frozenset(SHIPPED) - {"faces_lrc", "faces_stargan_v2"}
+
+# Full width, bf16 outside the penalty; 560 s in all: 40 are left for evaluation
+_GPU = {"precision": "bf16", "batch": 16, "steps": 1_000_000, "ema": 0.995}
+_HEAD = {**_GPU, "seconds": 130.0}
+_QUARTER = {**_GPU, "seconds": 32.0}
+_SMALLER = {**_GPU, **_SHORT, "seconds": 29.0}
+# diversity fades over about as many steps as the time allows, by an estimate of the operations
+_STYLE_GPU = {**_STYLE, "width": 128, "diversity_steps": 1000}
+_CATS = {"data": "cats", "size": 128, "images": 4618}
+_PAPER = {"size": 128, "batch": 8, "steps": BUDGET // 8}
+_CELEBA = {**_PAPER, "data": "celeba-hq", "images": 28_000}
+_AFHQ = {"cats": ("afhq-cat", 5153), "dogs": ("afhq-dog", 4739), "wild": ("afhq-wild", 4738)}
+_STYLE_PAPER = {"ratio": 1.0, "gamma": 1.0, "lr": 1e-4, "decay": 1e-4, "diversity_weight": 2.0,
+                "steps": 100_000, "width": 128}  # fmt: skip
+
+PRESETS: dict[str, Preset] = {
+    "quick": Preset(
+        training={
+            "proof": Training(
+                "lrc", "drawn-faces", 16, 64, 4, 20, width=8, cap=16, discriminator_width=8,
+                log_every=2,
+            ),
+            "proof_stargan_v2": Training(
+                "stargan_v2", "drawn-faces", 32, 64, 4, 10, width=8, cap=8, style=8, hidden=16,
+                discriminator_width=8, log_every=2, **_STYLE,
+            ),
+        },
+        n_eval=24,
+    ),
+    "gpu": Preset(
+        training={
+            "cats_lrc": Training("lrc", **_CATS, low=8, **_HEAD, **_SHORT),
+            "cats_stargan_v2": Training(
+                "stargan_v2", **_CATS, low=8, **{**_HEAD, **_STYLE_GPU}
+            ),
+            "faces_lrc": Training("lrc", **_FACES, low=8, **_QUARTER, **_SHORT),
+            "faces_stargan_v2": Training(
+                "stargan_v2", **_FACES, low=8, **{**_QUARTER, **_STYLE_GPU}
+            ),
+            "drawn_lrc": Training("lrc", "drawn-faces", 64, 10_000, 8, **_QUARTER, **_SHORT),
+            **{
+                name: Training("lrc", **_FACES, low=low, **_SMALLER)
+                for name, low in SWEEP.items()
+            },
+            **{
+                name: Training("lrc", **_FACES, low=8, **_SMALLER, **changed)
+                for name, changed in REMEDIES.items()
+            },
+        },
+        n_eval=200, n_images=200, examples=8,
+    ),
+    # CelebA-HQ unsplit and AFHQ a domain at a time, as in sections 4 and 4.1
+    "paper": Preset(
+        training={
+            "faces_lrc": Training("lrc", **_CELEBA, low=8),
+            "faces_lrc_256": Training(
+                "lrc", **{**_CELEBA, "size": 256}, low=8, cycle_weight=0.1
+            ),
+            "faces_stargan_v2": Training(
+                "stargan_v2", **{**_CELEBA, **_STYLE_PAPER, "diversity_weight": 1.0}, low=8
+            ),
+            **{name: Training("lrc", **_CELEBA, low=low) for name, low in SWEEP.items()},
+            **{
+                f"{name}_lrc": Training("lrc", source, 128, n, 8, BUDGET // 8)
+                for name, (source, n) in _AFHQ.items()
+            },
+            **{
+                f"{name}_stargan_v2": Training(
+                    "stargan_v2", source, 128, n, 8, **_STYLE_PAPER
+                )
+                for name, (source, n) in _AFHQ.items()
+            },
+        },
+        n_eval=500, n_images=500, examples=8,
+    ),
+}  # fmt: skip
+
+
+# --- runs -----------------------------------------------------------------------------------------
+
+STEPS: dict[str, type[Step]] = {"lrc": Step, "stargan_v2": StyleStep}
+
+
+def _fit(
+    job: Training, seed: int, path: Path, device: str, group: Group | None,
+    progress: Progress | None,
+) -> None:  # fmt: skip
+    checked(job)
+    pixels = data.load(job.data, size=job.size, split="train", n=job.images).pixels
+    plan = Fit(
+        steps=job.steps, batch=job.batch, seconds=job.seconds, log_every=job.log_every,
+        flip=job.flip, precision=job.precision,
+    )  # fmt: skip
+    fit(STEPS[job.method](job, seed, device), pixels, plan, seed=seed, config=job,
+        path=state_of(path), device=device, group=group, progress=progress)  # fmt: skip
+
+
+def _card(job: Training, path: Path, images: int, nets: States) -> dict[str, Any]:
+    title = f"{method_of(job).title} on {job.data}, {job.low} to {job.size} px"
+    return {"title": title, "budget": images / BUDGETS[job.method]}
+
+
+def _networks(path: Path) -> States:
+    """State dicts of a training's networks, averaged, with their norms divided out."""
+    return {name: sn.folded(state) for name, state in checkpoint.networks(path).items()}
+
+
+RUNS = Runs(
+    "lrc_i2i", Training, _fit, _card, recipe,
+    {"shipped": SHIPPED, **{name: preset.training for name, preset in PRESETS.items()}}, KEPT,
+    eight=EIGHT, networks=_networks,
+)  # fmt: skip
+train, export, train_from_cli = RUNS.train, RUNS.export, RUNS.train_from_cli
