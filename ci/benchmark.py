@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 
+import benchmark_lrc_i2i
 import benchmark_lsrgan
 import benchmark_metrics
 import torch
@@ -241,6 +242,7 @@ def main() -> int:
         "bicubic x4 of 4 x 1024 px, band / row by row": against_rows,
         "bicubic x4 of 4 x 1024 px, band / torch antialias": against_torch,
         "64 crops of 64 px, one gather / one by one": crops,
+        **benchmark_lrc_i2i.CASES,
         **benchmark_lsrgan.CASES,
         **benchmark_metrics.CASES,
     }

@@ -198,7 +198,7 @@ def test_a_step_in_bf16_agrees_with_one_in_fp32():
     """Gradients point the same way: bf16 has 8 bits, 0.4 % a product, through 80 layers."""
     found = {}
     for precision in ("fp32", "bf16"):
-        job = {**TINY, "size": 32, "low": 8, "width": 16, "cap": 32, "discriminator_width": 16,
+        job = {**TINY, "size": 32, "low": 8, "width": 32, "cap": 64, "discriminator_width": 32,
                "batch": 8}  # fmt: skip
         step = Step(Training("lrc", **job), seed=0)
         step.before_step(0, 0)

@@ -103,6 +103,7 @@ class Logistic(Game):
     """
 
     def rounds(self, x: Images, ctx: Context) -> Iterator[Update]:
+        """The discriminator on fakes of its own draw, then the generator on new ones."""
         with ctx.autocast():
             with torch.no_grad():
                 fake = self.nets["decoder"](self.drawn(ctx))
@@ -163,6 +164,7 @@ class EnergyBased(Game):
         self.margin, self.pull = margin, pull
 
     def rounds(self, x: Images, ctx: Context) -> Iterator[Update]:
+        """The discriminator on fakes of its own draw, then the generator on new ones."""
         with ctx.autocast():
             with torch.no_grad():
                 fake = self.nets["decoder"](self.drawn(ctx))
@@ -215,6 +217,7 @@ class LearnedSimilarity(Game):
         return "" if critic == decoder else "critic" if critic else "decoder"
 
     def rounds(self, x: Images, ctx: Context) -> Iterator[Update]:
+        """One group: all who do not wait."""
         noise, prior = self.drawn(ctx), self.drawn(ctx)
         with ctx.autocast():
             mean, log_variance = self.nets["encoder"].moments(x)
@@ -258,6 +261,7 @@ class Inference(Game):
     }  # fmt: skip
 
     def rounds(self, x: Images, ctx: Context) -> Iterator[Update]:
+        """One group: the discriminator against encoder and generator."""
         noise, prior = self.drawn(ctx), self.drawn(ctx)
         with ctx.autocast():
             code = V.reparameterise(*self.nets["encoder"].moments(x), noise)
