@@ -6,7 +6,7 @@ from types import ModuleType
 from latentpapers.errors import UnknownName
 
 IDS = ("lag", "lsrgan", "lrc_i2i", "diamond", "avae")
-BUILT = ("lag", "lsrgan", "lrc_i2i", "diamond", "avae")  # rooms that exist; the others have ledgers only
+BUILT = ("lag", "lsrgan", "lrc_i2i", "diamond", "avae")  # rooms that exist
 
 
 def room(paper: str) -> ModuleType:
