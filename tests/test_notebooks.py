@@ -119,5 +119,5 @@ def test_relative_links_resolve(notebook):
     for cell in nb["cells"]:
         if cell["cell_type"] != "markdown":
             continue
-        for target in re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", source(cell)):
+        for target in re.findall(r"\]\(([^)#:\s]+)(?:#[^)\s]*)?(?:\s+\"[^\"]*\")?\)", source(cell)):
             assert (path.parent / target).exists(), target

@@ -33,7 +33,10 @@ from latentpapers.train.runs import Networks as States
 from latentpapers.train.runs import Progress, Runs, state_of
 
 # (CPU seconds, MB) of each notebook, measured on one core in a process of its own
-EXPECT: dict[str, tuple[int, int]] = {}
+EXPECT = {
+    "quick/1_derivation": (23, 1100), "quick/2_training": (19, 1000), "quick/3_tables": (36, 1200),
+    "quick/4_figures": (32, 1200), "quick/5_explore": (16, 1000),
+}  # fmt: skip
 PAPERS_OWN = ("celeba-hq", "afhq-cat", "afhq-dog", "afhq-wild", "cats")  # the paper's own sets
 BUDGET = 350_000 * 8  # images of the paper's run: 100 epochs of 28,000 in batches of 8
 BUDGETS = {"lrc": BUDGET, "stargan_v2": 100_000 * 8}
