@@ -25,6 +25,7 @@ from latentpapers.losses.equilibrium import (
     convergence_measure,
     error_signal,
 )
+from latentpapers.nets import gans as nets_of_gans
 from latentpapers.nets.began import Decoder, Encoder, seeded
 from latentpapers.seeds import generator
 from latentpapers.shapes import Bytes, Codes, Images
@@ -323,7 +324,10 @@ Recipes = dict[str, dict[str, Any]]
 
 
 def _recipes(**parts: tuple[str, dict[str, Any]]) -> Recipes:
-    return {name: {"net": f"gans.{kind}", "options": own} for name, (kind, own) in parts.items()}
+    return {
+        name: {"net": f"gans.{getattr(nets_of_gans, kind).__name__}", "options": own}
+        for name, (kind, own) in parts.items()
+    }
 
 
 def _dcgan(job: Training, kernel: int = 4) -> Recipes:

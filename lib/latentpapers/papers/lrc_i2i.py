@@ -20,7 +20,7 @@ from latentpapers.errors import UserError
 from latentpapers.losses import cycle as C
 from latentpapers.losses import logistic, subspace
 from latentpapers.losses import style as S
-from latentpapers.nets import lrc_i2i
+from latentpapers.nets import lrc_i2i, stargan_v2
 from latentpapers.nets import spectral as sn
 from latentpapers.nets.began import seeded
 from latentpapers.seeds import generator
@@ -198,7 +198,7 @@ def _style_recipe(job: Training, name: str) -> dict[str, Any]:
         "discriminator": ("Discriminator", judge),
     }  # fmt: skip
     kind, options = kinds[name]
-    return {"net": f"stargan_v2.{kind}", "options": options}
+    return {"net": f"stargan_v2.{getattr(stargan_v2, kind).__name__}", "options": options}
 
 
 # --- training ---------------------------------------------------------------------------------
