@@ -1,5 +1,6 @@
 """The plan, fingerprints, parameters, pooling, comparing, scrubbing: all without a kernel."""
 
+import base64
 import copy
 import io
 import json
@@ -487,3 +488,24 @@ def test_outputs_go_only_into_the_notebook_they_came_from(bed):
     changed["source"] = "something else"
     with pytest.raises(ValueError, match="other code"):
         scrub.as_committed(executed, source)
+
+
+def test_diagrams_get_a_palette_and_clear_pictures_stay():
+    from PIL import Image
+
+    def output(pixels, mode):
+        buffer = io.BytesIO()
+        Image.fromarray(pixels, mode).save(buffer, format="PNG")
+        return {"data": {"image/png": base64.b64encode(buffer.getvalue()).decode()}}
+
+    def mode_of(found):
+        return Image.open(io.BytesIO(base64.b64decode(found["data"]["image/png"]))).mode
+
+    shades = np.random.default_rng(0).integers(0, 12, (64, 64, 1), dtype=np.uint8)
+    diagram = np.concatenate([shades, 3 * shades, 255 - shades], 2)  # 12 colours
+    assert mode_of(scrub._scrub_output(output(diagram, "RGB"))) == "P"
+    found = scrub._scrub_output(output(diagram, "RGB"))["data"]["image/png"]
+    pixels = np.asarray(Image.open(io.BytesIO(base64.b64decode(found))).convert("RGB"))
+    assert (pixels == diagram).all()  # up to 256 colours nothing is lost
+    clear = np.dstack([diagram, np.full((64, 64), 7, np.uint8)])
+    assert mode_of(scrub._scrub_output(output(clear, "RGBA"))) == "RGBA"
