@@ -2,7 +2,7 @@
 
 import io
 
-import matplotlib as mpl
+import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 from PIL import Image
@@ -12,7 +12,7 @@ from latentpapers.errors import UserError
 from latentpapers.report import figures
 from latentpapers.widgets import painting
 
-mpl.use("Agg")
+plt.switch_backend("Agg")  # now: pyplot asks IPython for hooks, which a test below fakes
 
 
 def image(level, other=0.0):
