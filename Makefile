@@ -4,15 +4,15 @@ SHELL := /bin/bash
 .DEFAULT_GOAL := help
 PRESET ?= quick
 SEEDS ?= 0
-# Quick fills the cores; beyond it one job at a time has the GPU unless JOBS says otherwise.
-ifeq ($(PRESET),quick)
+# Quick and cpu fill the cores; beyond them one job at a time has the GPU unless JOBS says otherwise.
+ifneq ($(filter quick cpu,$(PRESET)),)
 JOBS ?= $(shell getconf _NPROCESSORS_ONLN 2>/dev/null || echo 1)
 endif
 JOBS ?= 1
 UV ?= $(shell command -v uv || echo .venv-bootstrap/bin/uv)
 
 # One thread a process: parallel work comes from JOBS, and one thread is bit-equal from run to run.
-ifeq ($(PRESET),quick)
+ifneq ($(filter quick cpu,$(PRESET)),)
 export OMP_NUM_THREADS := 1
 export MKL_NUM_THREADS := 1
 export OPENBLAS_NUM_THREADS := 1

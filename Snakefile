@@ -7,6 +7,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(workflow.basedir) / "lib"))
 from latentpapers import cli, paths
+from latentpapers.config import FROM_SHIPPED
 from latentpapers.runner.plan import Plan, jobs, predicted
 
 WORDS = shlex.split(config.get("request", "")) + (
@@ -39,7 +40,7 @@ for job in PLAN.jobs:
         resources:
             mem_mb=int(1.5 * MEMORY),
             runtime=max(10, int(2 * SECONDS / 60)),  # minutes
-            gpu=int(job.preset != "quick"),
+            gpu=int(job.preset not in FROM_SHIPPED),
         params:
             words=shlex.join(
                 ["--paper", job.paper, "--notebook", job.notebook, "--seed", str(job.seed)]

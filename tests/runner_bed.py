@@ -35,7 +35,7 @@ class Preset:
     data: str = "drawn"
 
 
-PRESETS = {name: Preset() for name in ("quick", "gpu", "paper")}
+PRESETS = {name: Preset() for name in ("quick", "cpu", "gpu", "paper")}
 """
 
 PARAMETERS = """preset = "quick"

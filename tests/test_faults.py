@@ -66,7 +66,7 @@ def record(run, value=1.0, **more):
             ("avae", "2_training"),
             {"preset": "fast"},
             UnknownName,
-            "unknown preset 'fast'; known: gpu",
+            "unknown preset 'fast'; known: cpu, gpu",
         ),
         (("avae", "2_training"), {"overrides": {"loop.step": 1}}, UnknownName, "'loop.step'"),
         (("avae", "2_training"), {"overrides": {"loop": 1}}, UserError, "names a group"),

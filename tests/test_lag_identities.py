@@ -9,6 +9,7 @@ import math
 import numpy as np
 import pytest
 import torch
+from identity_bed import central_difference, draw, equal, gradient, refused
 from torch import nn
 
 from latentpapers.errors import UnknownName
@@ -19,45 +20,11 @@ from latentpapers.losses import low_resolution as R
 from latentpapers.losses import relativistic as A
 from latentpapers.losses import wgan as W
 
-EXACT = 1e-12  # float64: a few hundred additions round to about 1e-14
 FINITE = 1e-6  # central differences with h = 1e-5 are good to h^2 = 1e-10, of values up to 1e3
-
-
-def draw(*shape, seed=0):
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
 
 
 def images(seed):
     return (draw(3, 2, 4, 4, seed=seed) / 2).clamp(-1, 1)
-
-
-def equal(value, reference, tolerance=EXACT):
-    value = value.detach() if isinstance(value, torch.Tensor) else value
-    reference = reference.detach() if isinstance(reference, torch.Tensor) else reference
-    np.testing.assert_allclose(
-        np.asarray(value, np.float64), np.asarray(reference, np.float64),
-        rtol=tolerance, atol=tolerance,
-    )  # fmt: skip
-
-
-def refused(comparison, *mutants):
-    for mutant in mutants:
-        with pytest.raises(AssertionError):
-            comparison(mutant)
-
-
-def gradient(function, *inputs):
-    leaves = [i.clone().requires_grad_() for i in inputs]
-    return torch.autograd.grad(function(*leaves), leaves)
-
-
-def central_difference(function, x, h=1e-5):
-    out = torch.zeros_like(x)
-    for index in np.ndindex(*x.shape):
-        step = torch.zeros_like(x)
-        step[index] = h
-        out[index] = (function(x + step) - function(x - step)) / (2 * h)
-    return out
 
 
 def test_the_library_marks_exactly_these():

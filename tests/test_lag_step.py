@@ -8,6 +8,7 @@ import json
 
 import pytest
 import torch
+from step_bed import close, doubled, gradients, parameters
 from torch.nn import functional as F
 
 from latentpapers import models
@@ -21,7 +22,6 @@ from latentpapers.train.engine import Fit, Given, fit
 
 TINY = {"data": "none", "size": 16, "images": 12, "factor": 4, "steps": 4, "batch": 4, "width": 8,
         "floor": 4, "blocks": 2, "noise": 3, "log_every": 1}  # fmt: skip
-ROUNDING = 1e-10  # relative, of float64 sums over a few thousand terms in another order
 
 
 def pixels(n=12, size=16):
@@ -34,29 +34,7 @@ def context(step=4, batch=4):
 
 
 def double_step(method, images=0, **options):
-    step = Step(Training(method, **{**TINY, **options}), seed=0)
-    for net in step.nets.values():
-        net.double()
-    step.before_step(0, images)
-    return step
-
-
-def parameters(step):
-    return {
-        name: [p for g in o.param_groups for p in g["params"]]
-        for name, o in step.optimizers().items()
-    }
-
-
-def gradients(loss, params):
-    return torch.autograd.grad(loss, params, retain_graph=True, allow_unused=True)
-
-
-def close(found, expected):
-    for a, b in zip(found, expected, strict=True):
-        assert (a is None) == (b is None)
-        if b is not None:
-            assert torch.allclose(a, b, rtol=ROUNDING, atol=ROUNDING * float(b.abs().max() + 1e-3))
+    return doubled(Step(Training(method, **{**TINY, **options}), seed=0), images)
 
 
 # --- one step against eqs 5 to 8 and 10 written out -------------------------------------------

@@ -354,6 +354,12 @@ def test_preset_without_rule_names_the_one_that_decides():
     assert (found.text, "quick does" in found.sentence) == ("not testable here", True)
 
 
+def test_cpu_decides_by_the_rule_of_quick_unless_it_has_its_own():
+    assert decide(ordering(), [], "cpu").text == decide(ordering(), [], "quick").text == "undecided"
+    own = ordering().model_copy(update={"rules": {"gpu": ordering().rules["quick"]}})
+    assert decide(own, [], "cpu").text == "not testable here"
+
+
 def test_contradiction_of_the_paper_is_named():
     found = decide(ledger.load("avae").claim("avae-c7"), [], "quick")
     assert found.text == "paper inconsistent"

@@ -5,6 +5,7 @@ import copy
 import numpy as np
 import pytest
 import torch
+from identity_bed import draw
 from torch import nn
 from torch.nn import functional as F
 from torch.nn.utils import parametrizations, parametrize
@@ -24,10 +25,6 @@ def on_meta(kind, *args, **options):
     """Shapes without numbers: nothing is allocated or initialised."""
     with torch.device("meta"):
         return kind(*args, **{"spectral": False, **options})
-
-
-def draw(*shape, seed=0):
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
 
 
 def small(size=32, low=8, **options):

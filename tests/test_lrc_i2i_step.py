@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from step_bed import close, context, doubled, gradients, parameters
 from torch.nn import functional as F
 
 from latentpapers import models
@@ -24,7 +25,6 @@ from latentpapers.train.engine import Fit, fit
 
 TINY = {"data": "none", "size": 16, "images": 12, "low": 4, "steps": 4, "batch": 4, "width": 4,
         "cap": 8, "discriminator_width": 4, "log_every": 1}  # fmt: skip
-ROUNDING = 1e-9  # relative, of float64 sums over a few thousand terms in another order
 
 
 def pixels(n=12, size=16):
@@ -32,34 +32,8 @@ def pixels(n=12, size=16):
     return torch.randint(256, (n, 3, size, size), generator=g, dtype=torch.uint8)
 
 
-def context(step=0, batch=4):
-    return Context(0, step, torch.device("cpu"), batch, 0, batch)
-
-
 def double_step(**options):
-    step = Step(Training("lrc", **{**TINY, **options}), seed=0)
-    for net in step.nets.values():
-        net.double()
-    step.before_step(0, 0)
-    return step
-
-
-def parameters(step):
-    return {
-        name: [p for g in o.param_groups for p in g["params"]]
-        for name, o in step.optimizers().items()
-    }
-
-
-def gradients(loss, params):
-    return torch.autograd.grad(loss, params, retain_graph=True, allow_unused=True)
-
-
-def close(found, expected):
-    for a, b in zip(found, expected, strict=True):
-        assert (a is None) == (b is None)
-        if b is not None:
-            assert torch.allclose(a, b, rtol=ROUNDING, atol=ROUNDING * float(b.abs().max() + 1e-3))
+    return doubled(Step(Training("lrc", **{**TINY, **options}), seed=0))
 
 
 def all_close(found, expected):

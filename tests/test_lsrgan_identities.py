@@ -8,30 +8,13 @@ tests/test_contextual.py.
 import numpy as np
 import pytest
 import torch
+from identity_bed import draw, equal, refused
 
 from latentpapers.errors import UserError
 from latentpapers.latent import lipschitz as K
 from latentpapers.losses import latent_regularisation as R
 
-EXACT = 1e-12  # float64: a few hundred additions round to about 1e-14
 LAM, ETA, MU = 5e-3, 1e-2, 1e-3  # section 4.1
-
-
-def draw(*shape, seed=0):
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
-
-
-def equal(value, reference, tolerance=EXACT):
-    np.testing.assert_allclose(
-        np.asarray(value, np.float64), np.asarray(reference, np.float64),
-        rtol=tolerance, atol=tolerance,
-    )  # fmt: skip
-
-
-def refused(comparison, *mutants):
-    for mutant in mutants:
-        with pytest.raises(AssertionError):
-            comparison(mutant)
 
 
 def weights_of(objective, *terms, **weights):

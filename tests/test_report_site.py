@@ -440,6 +440,25 @@ def test_the_preset_nearest_to_the_paper_that_decides_wins(results):
     assert (found.preset, found.kind, found.text) == ("paper", "held", "reproduced (single run)")
 
 
+def test_more_images_of_the_same_networks_replace_the_small_sample(results):
+    """An undecided large sample must not hide behind a lucky small one; one without evidence
+    (a claim about a derivation, which cpu does not run) leaves the small one as it is."""
+    claim = ledger.load("avae").claims.claims[0].id
+
+    def judge(preset, verdict, evidence):
+        folder = results / preset / "avae"
+        storage.write_jsonl(folder / "metrics.jsonl", [])
+        entry = {"claim": claim, "verdict": verdict, "sentence": "s", "evidence": evidence}
+        storage.write_json(folder / "claims.json", [entry])
+        return next(j for j in sources.judged("avae", results) if j.claim.id == claim)
+
+    shutil.rmtree(results / "gpu" / "avae", ignore_errors=True)
+    assert judge("quick", "reproduced at reduced scale", [{}]).preset == "quick"
+    assert judge("cpu", "undecided", []).preset == "quick"
+    found = judge("cpu", "undecided", [{}])
+    assert (found.preset, found.verdict) == ("cpu", "undecided")
+
+
 def test_natural_order_of_ids():
     ids = ["fig_10", "fig_A1", "fig_2"]
     assert sorted(ids, key=sources.natural) == ["fig_2", "fig_10", "fig_A1"]

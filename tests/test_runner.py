@@ -107,6 +107,13 @@ def test_beyond_quick_seeds_multiply_training_and_readers_wait_for_it(bed):
     }
 
 
+def test_cpu_measures_shipped_networks_and_trains_nothing(bed):
+    for name in ("1_derivation", "4_figures", "5_explore"):
+        bed.write(name)
+    found = {j.name: (j.needs, j.preset) for j in jobs(Request("cpu", ("avae",), (0, 1)))}
+    assert found == {"3_tables/s0": ((), "cpu"), "4_figures/s0": ((), "cpu")}
+
+
 def test_groups_without_a_ledger_run_in_quick_alone_unless_they_say_so(bed):
     across = bed.root / "notebooks" / "across"
     across.mkdir()
@@ -122,7 +129,7 @@ def test_groups_without_a_ledger_run_in_quick_alone_unless_they_say_so(bed):
 @pytest.mark.parametrize(
     ("request_", "kind", "words"),
     [
-        (Request("fast"), UnknownName, "gpu, paper, quick"),
+        (Request("fast"), UnknownName, "cpu, gpu, paper, quick"),
         (Request(papers=("vae",)), UnknownName, "unknown paper 'vae'; known: avae"),
         (Request(seeds=()), UserError, "SEEDS=0"),
         (Request(papers=("../avae",)), UnknownName, "unknown paper"),

@@ -70,7 +70,7 @@ def _plan_options(one: argparse.ArgumentParser) -> None:
 
 
 def _request_options(one: argparse.ArgumentParser) -> None:
-    one.add_argument("--preset", default="quick", help="quick | gpu | paper")
+    one.add_argument("--preset", default="quick", help="quick | cpu | gpu | paper")
     one.add_argument("--seeds", type=_seeds, default=(0,), help="for example 0,1,2")
     one.add_argument("--device", default="auto", help="auto | cpu | cuda | cuda:<n>")
     one.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", dest="changes")

@@ -10,7 +10,9 @@ from typing import Any
 from latentpapers.errors import UnknownName, UserError
 from latentpapers.storage import dumps, sha256
 
-NAMES = ("quick", "gpu", "paper")
+NAMES = ("quick", "cpu", "gpu", "paper")
+# They train nothing that a table shows: their networks are those of `results/checkpoints`.
+FROM_SHIPPED = frozenset({"quick", "cpu"})
 
 
 def resolve(preset: Any, overrides: dict[str, Any] | None = None) -> Any:
@@ -127,7 +129,7 @@ class Scale:
     """At which scale a number or picture was made; travels with every row and every figure.
 
     Attributes:
-        preset: quick | gpu | paper.
+        preset: quick | cpu | gpu | paper.
         images: training images seen by the network behind the number.
         budget: `images` as a fraction of the paper's own budget (1.0 = all of it), None if the
             paper states none.

@@ -72,7 +72,7 @@ def clear(folder: Path, *, keep_checkpoints: bool, everything: bool = True) -> N
 def preset_table(paper: str) -> dict[str, Any]:
     """The presets of a paper: `latentpapers.papers.<paper>.PRESETS`.
 
-    A notebook folder without a room of its own (`across`) has the three presets, all empty.
+    A notebook folder without a room of its own (`across`) has every preset, all empty.
 
     Raises:
         UnknownName: neither a room nor a notebook folder of that name.
@@ -98,13 +98,13 @@ def resolve(paper: str, preset: str, overrides: dict[str, Any] | None = None) ->
 def pick_device(device: str, preset: str) -> tuple[str, str]:
     """(torch device, its name for labels) for `auto`, `cpu`, `cuda` or `cuda:1`.
 
-    `auto` is the CPU for quick, whose committed numbers are bit-equal on one kind of machine
-    (and so that a derivation need not load torch), else the first GPU if there is one.
+    `auto` is the CPU for quick and cpu, whose committed numbers are bit-equal on one kind of
+    machine (and so that a derivation need not load torch), else the first GPU if there is one.
 
     Raises:
         UserError: a GPU was asked for by name and there is none.
     """
-    if device == "cpu" or (device == "auto" and preset == "quick"):
+    if device == "cpu" or (device == "auto" and preset in presets.FROM_SHIPPED):
         return "cpu", "cpu"
     if device != "auto" and device.split(":")[0] != "cuda":
         raise UnknownName("device", device, ("auto", "cpu", "cuda", "cuda:<n>"))
@@ -144,7 +144,7 @@ def begin(
 
     Args:
         paper, notebook: `avae`, `3_tables`.
-        preset: quick | gpu | paper.
+        preset: quick | cpu | gpu | paper.
         seed: seed of every random stream of this run.
         device: auto | cpu | cuda | cuda:<n>.
         data: a packed data set that replaces the preset's own (its `data` field), empty for none.
@@ -389,11 +389,16 @@ class Run:
     def _visible_rows(self) -> list[dict[str, Any]]:
         from latentpapers.runner.pool import pooled
 
-        trained = self.notebook != TRAINING and self.preset != "quick"
+        trained = self.notebook != TRAINING and not self.shipped
         others = self.rows_of(TRAINING) if trained and self._has(TRAINING) else []
         return pooled(others + self.rows)
 
     # -- reading ---------------------------------------------------------------------------
+
+    @property
+    def shipped(self) -> bool:
+        """Whether this preset reads the shipped networks instead of training its own."""
+        return self.preset in presets.FROM_SHIPPED
 
     @property
     def runs(self) -> Path:
@@ -428,7 +433,7 @@ class Run:
         return bool(self._needed(notebook))
 
     def checkpoint(self, name: str, seed: int | None = None) -> Path:
-        """The file of network `name`: trained by this preset, or (quick) shipped.
+        """The file of network `name`: trained by this preset, or (quick, cpu) shipped.
 
         Args:
             name: `ours`, or `lag/x4` for another paper's.
@@ -440,7 +445,7 @@ class Run:
         """
         paper, _, name = name.rpartition("/")
         paper, seed = paper or self.paper, self._seed(seed)
-        if self.preset == "quick":
+        if self.shipped:
             folder = paths.checkpoints() / paper
             of_seed = folder / f"{name}_s{seed}.safetensors"
             file = of_seed if of_seed.is_file() else folder / f"{name}.safetensors"

@@ -18,7 +18,7 @@ PAPERS = ("lag", "lsrgan", "lrc_i2i", "diamond", "avae")
 
 Direction = Literal["higher", "lower", "none"]
 Status = Literal["done", "todo"]
-Preset = Literal["quick", "gpu", "paper"]
+Preset = Literal["quick", "cpu", "gpu", "paper"]
 # Strict: the text "6.80" or a boolean is a slip of the writer, not a number; an int is fine.
 Number = Annotated[float, Field(strict=True, allow_inf_nan=False)]
 Positive = Annotated[float, Field(strict=True, allow_inf_nan=False, ge=0)]

@@ -272,7 +272,8 @@ def decide(
     Args:
         claim: a claim of the paper that the rows belong to.
         rows: dicts as in `metrics.jsonl`; rows that the rule does not name are ignored.
-        preset: quick | gpu | paper; picks the rule.
+        preset: quick | cpu | gpu | paper; picks the rule; cpu shares the rule of quick unless the
+            claim has one of its own: same networks, more images.
         ledger: the paper's ledger; loaded if not given.
 
     Raises:
@@ -286,7 +287,7 @@ def decide(
         return Verdict(claim.id, INCONSISTENT, (), f"Erratum {erratum.id}: {erratum.problem}")
     if claim.status == "todo" and not (claim.missing and not claim.rules):
         return Verdict(claim.id, UNDECIDED, (), "No rule has been written for this claim yet.")
-    rule = claim.rules.get(preset)
+    rule = claim.rules.get(preset) or (claim.rules.get("quick") if preset == "cpu" else None)
     if rule is None:
         return Verdict(claim.id, NOT_TESTABLE, (), _no_rule(claim, preset))
     samples = [_sample(ref, rows, claim.about) for ref in refs(rule)]

@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from latentpapers import data, models, seeds
-from latentpapers.errors import UserError
+from latentpapers.metrics import classifiers
 from latentpapers.metrics.inception import score_infinity
 from latentpapers.metrics.inception_score import inception_score
 from latentpapers.metrics.protocol import Score
@@ -38,11 +38,8 @@ def logits(images: Images, *, block: int = 100) -> Float[Tensor, "N 10"]:
     Raises:
         UserError: another shape, or values outside [-1, 1].
     """
-    if images.ndim != 4 or tuple(images.shape[1:]) != (3, 32, 32):
-        raise UserError(f"cifarnet takes (N, 3, 32, 32) images, not {tuple(images.shape)}.")
-    if not bool(((images >= -1) & (images <= 1)).all()):
-        raise UserError("cifarnet takes images in [-1, 1]; clamp them first.")
-    return _logits(models.load(CHECKPOINT)["classifier"], images, block)
+    images = classifiers.checked(images, 3, "cifarnet")
+    return classifiers.logits(models.load(CHECKPOINT)["classifier"], images, block)
 
 
 def ceiling() -> tuple[Score, Score]:
@@ -67,7 +64,7 @@ def train(
         torch.default_generator.manual_seed(seeds.derive(seed, "cifarnet"))
         net = AttributeNet(**_RECIPE["options"]).to(memory_format=torch.channels_last)
         _fit(net.train(), pool.pixels, pool.labels, epochs, batch, seed)
-    said = _logits(net.eval().requires_grad_(False), data.to_float(test.pixels), 100)
+    said = classifiers.logits(net.eval().requires_grad_(False), data.to_float(test.pixels), 100)
     right = float((said.argmax(1) == test.labels).float().mean())
     found, limit = inception_score(said.softmax(1)), score_infinity(said)
     card = {
@@ -88,30 +85,20 @@ def _as_dict(score: Score) -> dict[str, object]:
 def _fit(
     net: torch.nn.Module, pixels: Tensor, y: Labels, epochs: int, batch: int, seed: int
 ) -> None:
-    steps = epochs * (len(pixels) // batch)
-    optimizer = torch.optim.AdamW(net.parameters(), lr=4e-3, weight_decay=2e-2)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 4e-3, total_steps=steps)
-    for epoch in range(epochs):
-        order = torch.randperm(len(pixels), generator=seeds.generator(seed, "order", epoch))
-        for index in order[: len(pixels) // batch * batch].split(batch):
-            with torch.autocast("cpu", torch.bfloat16):
-                said = net(_moved(data.to_float(pixels[index])))
-            F.cross_entropy(said.float(), y[index].long(), label_smoothing=0.05).backward()
-            optimizer.step()
-            optimizer.zero_grad()
-            schedule.step()
+    def loss(index: Tensor) -> Tensor:
+        with torch.autocast("cpu", torch.bfloat16):
+            said = net(_moved(data.to_float(pixels[index])))
+        return F.cross_entropy(said.float(), y[index].long(), label_smoothing=0.05)
+
+    classifiers.fit(
+        net, len(pixels), loss, epochs=epochs, batch=batch, rate=4e-3, decay=2e-2, seed=seed
+    )
 
 
 def _moved(x: Images) -> Images:
     """Each batch moved by up to 2 px; half of the images mirrored."""
-    dy, dx = (int(v) for v in torch.randint(-2, 3, (2,)))
-    x = torch.roll(x, (dy, dx), dims=(2, 3)).contiguous(memory_format=torch.channels_last)
+    x = classifiers.shifted(x).contiguous(memory_format=torch.channels_last)
     return torch.where(torch.rand(len(x), 1, 1, 1) < 0.5, x.flip(3), x)
-
-
-def _logits(net: torch.nn.Module, images: Images, block: int) -> Float[Tensor, "N 10"]:
-    with torch.no_grad():
-        return torch.cat([net(part.float()) for part in images.split(block)])
 
 
 if __name__ == "__main__":

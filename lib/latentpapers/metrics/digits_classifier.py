@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from latentpapers import data, models, paths, seeds
-from latentpapers.errors import UserError
+from latentpapers.metrics import classifiers
 from latentpapers.nets.digitsnet import DigitsNet
 from latentpapers.shapes import Images, Labels
 
@@ -30,14 +30,9 @@ def probabilities(images: Images, *, block: int = 100) -> Float[Tensor, "N 10"]:
     Raises:
         UserError: another shape, or values outside [-1, 1].
     """
-    if images.ndim != 4 or tuple(images.shape[1:]) != (1, 32, 32):
-        raise UserError(f"digitsnet takes (N, 1, 32, 32) images, not {tuple(images.shape)}.")
-    if not bool(((images >= -1) & (images <= 1)).all()):
-        raise UserError("digitsnet takes images in [-1, 1]; clamp them first.")
+    x = classifiers.checked(images, 1, "digitsnet").contiguous(memory_format=torch.channels_last)
     net = models.load(CHECKPOINT)["classifier"].to(memory_format=torch.channels_last)
-    x = images.contiguous(memory_format=torch.channels_last)
-    with torch.no_grad():
-        return torch.cat([net(part).softmax(1) for part in x.split(block)])
+    return classifiers.logits(net, x, block).softmax(1)
 
 
 def train(path: Path, *, seed: int = 0, epochs: int = 12, batch: int = 64) -> float:
@@ -62,23 +57,11 @@ _RECIPE = {"net": "digitsnet.DigitsNet", "options": {"width": 16}}
 
 
 def _fit(net: torch.nn.Module, x: Images, y: Labels, epochs: int, batch: int, seed: int) -> None:
-    steps = epochs * (len(x) // batch)
-    optimizer = torch.optim.AdamW(net.parameters(), lr=3e-3, weight_decay=1e-2)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 3e-3, total_steps=steps)
-    for epoch in range(epochs):
-        order = torch.randperm(len(x), generator=seeds.generator(seed, "order", epoch))
-        for index in order[: len(x) // batch * batch].split(batch):
-            loss = F.cross_entropy(net(_shifted(x[index])), y[index].long(), label_smoothing=0.05)
-            optimizer.zero_grad()
-            loss.backward()
-            optimizer.step()
-            schedule.step()
+    def loss(index: Tensor) -> Tensor:
+        said = net(classifiers.shifted(x[index]))
+        return F.cross_entropy(said, y[index].long(), label_smoothing=0.05)
 
-
-def _shifted(x: Images) -> Images:
-    """Each batch moved by up to 2 px, so that position is not a cue."""
-    dy, dx = (int(v) for v in torch.randint(-2, 3, (2,)))
-    return torch.roll(x, (dy, dx), dims=(2, 3))
+    classifiers.fit(net, len(x), loss, epochs=epochs, batch=batch, rate=3e-3, decay=1e-2, seed=seed)
 
 
 def _accuracy(net: torch.nn.Module, x: Images, y: Labels) -> float:

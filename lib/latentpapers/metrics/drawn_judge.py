@@ -14,7 +14,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from latentpapers import data, models, paths, seeds
-from latentpapers.errors import UnknownName, UserError
+from latentpapers.errors import UnknownName
+from latentpapers.metrics import classifiers
 from latentpapers.nets.attributenet import AttributeNet
 from latentpapers.shapes import Images
 
@@ -36,16 +37,12 @@ def probability(images: Images, attribute: str, *, block: int = 250) -> Float[Te
     Raises:
         UserError: another shape, or values outside [-1, 1]. UnknownName: no such attribute.
     """
-    if images.ndim != 4 or tuple(images.shape[1:]) != (3, SIZE, SIZE):
-        raise UserError(f"the judge takes (N, 3, 32, 32) images, not {tuple(images.shape)}.")
-    if not bool(((images >= -1) & (images <= 1)).all()):
-        raise UserError("the judge takes images in [-1, 1]; clamp them first.")
+    images = classifiers.checked(images, 3, "the judge")
     model = models.load(CHECKPOINT)
     known = model.card["config"]["attributes"]
     if attribute not in known:
         raise UnknownName("attribute", attribute, known)
-    with torch.no_grad():
-        logits = torch.cat([model["judge"](part.float()) for part in images.split(block)])
+    logits = classifiers.logits(model["judge"], images, block)
     return logits[:, known.index(attribute)].sigmoid()
 
 
@@ -92,25 +89,19 @@ def _fit(
 ) -> None:
     share = y.float().mean(0)
     weight = ((1 - share) / share.clamp(min=1e-3)).clamp(max=50)  # both answers count alike
-    steps = epochs * (len(x) // batch)
-    optimizer = torch.optim.AdamW(net.parameters(), lr=3e-3, weight_decay=1e-2)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 3e-3, total_steps=steps)
-    for epoch in range(epochs):
-        order = torch.randperm(len(x), generator=seeds.generator(seed, "order", epoch))
-        for index in order[: len(x) // batch * batch].split(batch):
-            logits = net(_worsened(x[index]))
-            wanted = y[index].to(logits)
-            F.binary_cross_entropy_with_logits(logits, wanted, pos_weight=weight).backward()
-            optimizer.step()
-            optimizer.zero_grad()
-            schedule.step()
+
+    def loss(index: Tensor) -> Tensor:
+        logits = net(_worsened(x[index]))
+        wanted = y[index].to(logits)
+        return F.binary_cross_entropy_with_logits(logits, wanted, pos_weight=weight)
+
+    classifiers.fit(net, len(x), loss, epochs=epochs, batch=batch, rate=3e-3, decay=1e-2, seed=seed)
 
 
 def _worsened(x: Images) -> Images:
     """Each batch moved by up to 2 px, each image blurred and made noisy by chance."""
     n, like = len(x), {"device": x.device}
-    dy, dx = (int(v) for v in torch.randint(-2, 3, (2,)))
-    x = torch.roll(x, (dy, dx), dims=(2, 3))
+    x = classifiers.shifted(x)
     blurred = F.avg_pool2d(F.pad(x, (1, 1, 1, 1), mode="replicate"), 3, stride=1)
     x = x.lerp(blurred, torch.rand(n, 1, 1, 1, **like) * (torch.rand(n, 1, 1, 1, **like) < 0.6))
     noise = 0.15 * torch.rand(n, 1, 1, 1, **like) * torch.randn_like(x)

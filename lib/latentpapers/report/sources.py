@@ -12,7 +12,7 @@ from typing import Any
 from latentpapers import paths, storage
 from latentpapers.errors import Corrupt, UserError
 
-PRESETS = ("paper", "gpu", "quick")
+PRESETS = ("paper", "gpu", "cpu", "quick")
 """Presets, the one nearest to the paper first."""
 DECIDED = ("reproduced", "reproduced at reduced scale", "not reproduced", "paper inconsistent")
 KINDS = {
@@ -169,6 +169,9 @@ def judged(paper: str, base: Path | None = None, only: tuple[str, ...] = PRESETS
 
 def _judged(claim: Any, found: list[Results]) -> Judged:
     known = [(r.preset, r.verdicts[claim.id]) for r in found if claim.id in r.verdicts]
+    if any(preset == "cpu" and entry.get("evidence") for preset, entry in known):
+        # the same networks measured on more images: the smaller sample has no say any more
+        known = [(preset, entry) for preset, entry in known if preset != "quick"]
     decided = [entry for entry in known if entry[1]["verdict"] in DECIDED]
     open_ = [entry for entry in known if entry[1]["verdict"] != "not testable here"]
     for preset, entry in (*decided, *open_, *known):

@@ -13,7 +13,7 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
-from latentpapers import paths, storage
+from latentpapers import config, paths, storage
 from latentpapers.errors import Missing, UserError
 from latentpapers.runner import scrub
 from latentpapers.runner.plan import Job, Plan, Request, jobs
@@ -125,7 +125,7 @@ def distil(plan: Plan, paper: str, request: Request) -> dict[str, bytes]:
     files |= _figures(plan)
     if has_ledger(paper):
         files["claims.json"] = _claims(paper, rows, request.preset)
-    if request.preset != "quick":
+    if request.preset not in config.FROM_SHIPPED:  # what a GPU did is evidence; a CPU repeats it
         files |= {f"executed/{job.notebook}.s{job.seed}.ipynb":
                   (job.folder / "executed.ipynb").read_bytes() for job in plan.jobs}  # fmt: skip
     files["manifest.json"] = _manifest(plan, paper, request, files)

@@ -15,7 +15,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from latentpapers import paths, storage
+from latentpapers import config, paths, storage
 from latentpapers.errors import Missing, UserError
 from latentpapers.notebook import LIBRARY, clear
 from latentpapers.runner import scrub, supervise
@@ -137,12 +137,12 @@ def _papermill(job: Job, source: Any, draft: Path, values: dict[str, Any], scrat
 def environment(job: Job, scratch: Path) -> dict[str, str]:
     """The kernel's environment: threads and hashes pinned, no profile of the user's.
 
-    Quick runs on one thread, so that its numbers are bit-equal; other presets take what the
-    caller set.
+    Presets of shipped networks run on one thread, so that their numbers are bit-equal; the others
+    take what the caller set.
     """
     env = dict(os.environ)
-    quick = job.preset == "quick"
-    threads = "1" if quick else env.get("OMP_NUM_THREADS", str(os.cpu_count() or 1))
+    equal = job.preset in config.FROM_SHIPPED
+    threads = "1" if equal else env.get("OMP_NUM_THREADS", str(os.cpu_count() or 1))
     env |= {f"{library}_NUM_THREADS": threads for library in _THREADS}
     lib = str(LIBRARY.parent)
     path = [lib, *(p for p in env.get("PYTHONPATH", "").split(os.pathsep) if p and p != lib)]

@@ -25,7 +25,9 @@ _NUMBERED = re.compile(r"[1-5]_\w+")
 _QUICK_ONLY = ("1_", "5_")
 _FROM_RESULTS = ("3_", "4_")
 # Before a first run: (seconds, MB) by preset.
-_GUESS = {"quick": (40.0, 2500), "gpu": (900.0, 24000), "paper": (36000.0, 48000)}
+_GUESS = {
+    "quick": (40.0, 2500), "cpu": (400.0, 4000), "gpu": (900.0, 24000), "paper": (36000.0, 48000),
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -110,7 +112,7 @@ class Request:
     """What is asked for on the command line; the same request always makes the same plan.
 
     Attributes:
-        preset: quick | gpu | paper.
+        preset: quick | cpu | gpu | paper.
         papers: groups of notebooks, empty for all.
         seeds: training seeds.
         overrides: `{"table.steps": 10}`; each must be known to the preset or to a notebook.
@@ -149,7 +151,8 @@ def jobs(request: Request) -> list[Job]:
     """The jobs of a request, each after those it needs.
 
     Seeds multiply `2_training` alone. Derivations, explore pages and what is no paper run in quick
-    alone. Outside quick `3_*` needs the training of all seeds and `4_*` that of the first.
+    alone; cpu trains nothing and measures the shipped networks on more images. In gpu and paper
+    `3_*` needs the training of all seeds and `4_*` that of the first.
 
     Raises:
         UnknownName: preset, paper or override; UserError: an override of the wrong type, no seed.
@@ -209,13 +212,13 @@ def _longer(preset: Any, request: Request, group: str) -> dict[str, float]:
 
 def _layout(preset: str, group: str, seeds: tuple[int, ...]) -> list[tuple[str, int, tuple]]:
     names = notebooks(group)
-    trains = TRAINING in names and preset != "quick"
+    trains = TRAINING in names and preset not in config.FROM_SHIPPED
     out: list[tuple[str, int, tuple[str, ...]]] = []
     for name in names:
         if preset != "quick" and not _beyond_quick(group, name):
             continue
         if name == TRAINING:
-            out += [(name, seed, ()) for seed in seeds]
+            out += [(name, seed, ()) for seed in seeds if trains or preset == "quick"]
             continue
         read = seeds if name.startswith("3_") else seeds[:1] if name.startswith("4_") else ()
         needs = tuple(f"{TRAINING}/s{seed}" for seed in read if trains)
@@ -323,13 +326,13 @@ class Plan:
     def _files(self, job: Job) -> list[Path]:
         root = paths.root()
         found = [root / "requirements.lock", *(root / "notebooks" / job.paper / "ledger").glob("*")]
-        if job.notebook == TRAINING and job.preset != "quick":
+        if job.notebook == TRAINING and job.preset not in config.FROM_SHIPPED:
             # What is claimed about a result does not change the training that made it.
             found = [f for f in found if f.stem not in ("claims", "errata")]
         shipped = paths.checkpoints()
         own = (root / "notebooks" / job.paper / "ledger").is_dir()
         found += (shipped / "metrics").rglob("*.safetensors")  # feature networks of measurements
-        if job.preset == "quick":
+        if job.preset in config.FROM_SHIPPED:
             found += (shipped / job.paper if own else shipped).rglob("*.safetensors")
             if job.notebook.startswith(_FROM_RESULTS) or not own:
                 found += (root / "results").glob(f"[gp]*/{job.paper if own else '*'}/metrics.jsonl")

@@ -73,7 +73,10 @@ def current_words(notebook: dict, paper: str, name: str) -> dict:
 
 
 _NOT_RUN = "not run yet; command: `make reproduce PRESET={} SEEDS=0,1,2`"
-_WHERE = {"quick": "2 CPU cores", "gpu": "one modern GPU", "paper": "one or many GPUs"}
+_WHERE = {
+    "quick": "2 CPU cores", "cpu": "2 CPU cores, patience", "gpu": "one modern GPU",
+    "paper": "one or many GPUs",
+}  # fmt: skip
 
 
 def costs() -> dict[str, dict[str, str]]:

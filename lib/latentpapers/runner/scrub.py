@@ -21,7 +21,7 @@ _CELL_FILE = re.compile(r"\S*ipykernel_\d+/\d+\.py")
 
 
 def scrubbed(notebook: dict[str, Any]) -> dict[str, Any]:
-    """A copy without times, widget state, machine paths and addresses.
+    """A copy without times, widget state, machine paths and addresses; solutions folded.
 
     Execution counts become 1, 2, 3, ...: nbval takes a cell with outputs and no count for one that
     never ran. The cell that papermill injects stays (it says what ran), under a fixed id.
@@ -60,7 +60,10 @@ def _joined(outputs: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 def _scrub_cell(cell: dict[str, Any], index: int) -> None:
     cell["metadata"] = {k: v for k, v in cell["metadata"].items() if k in _CELL_KEYS and v}
-    injected = "injected-parameters" in cell["metadata"].get("tags", [])
+    tags = cell["metadata"].get("tags", [])
+    if "solution" in tags and cell["cell_type"] == "code":  # folded until a reader asks for it
+        cell["metadata"]["jupyter"] = {**cell["metadata"].get("jupyter", {}), "source_hidden": True}
+    injected = "injected-parameters" in tags
     cell["id"] = "injected" if injected else cell.get("id") or f"cell-{index}"
     cell["source"] = _lines(cell["source"])
     if cell["cell_type"] == "code":

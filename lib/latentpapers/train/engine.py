@@ -5,7 +5,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NoReturn, Protocol
+from typing import Any, NoReturn
 
 import torch
 from torch import Tensor, nn
@@ -35,8 +35,8 @@ PRECISIONS = ("fp32", "bf16")
 Update = dict[str, Tensor | Given]  # simultaneous updates: optimiser name -> its loss
 
 
-class Task(Protocol):
-    """What a paper's room gives the engine.
+class Task:
+    """What a paper's room gives the engine; `optimizers` and `updates` are to be written.
 
     Attributes:
         nets: the networks, by name.
@@ -48,9 +48,11 @@ class Task(Protocol):
 
     def optimizers(self) -> dict[str, torch.optim.Optimizer]:
         """One optimiser per update name."""
+        raise NotImplementedError
 
     def updates(self, batch: Bytes, ctx: Context) -> Iterator[Update]:
         """Yields groups of simultaneous losses; resumes after the engine has stepped them."""
+        raise NotImplementedError
 
     def before_step(self, step: int, images: int) -> float:
         """Called first in every step: grows networks, returns the learning-rate factor.
@@ -58,6 +60,7 @@ class Task(Protocol):
         Growing means that more levels take part: every parameter exists from the start, so that
         optimisers and checkpoints know it. Those that do not take part yet are not updated.
         """
+        return 1.0
 
     def after_step(self, terms: dict[str, Tensor]) -> None:
         """Called last in every step with the logged terms, averaged over the whole batch.
@@ -67,6 +70,7 @@ class Task(Protocol):
 
     def state_dict(self) -> dict[str, Any]:
         """State beyond networks and optimisers (a controller), of tensors and JSON values."""
+        return {}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """The inverse of `state_dict`."""

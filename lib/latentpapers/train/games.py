@@ -15,7 +15,7 @@ from latentpapers.losses import gans, logistic
 from latentpapers.losses import variational as V
 from latentpapers.shapes import Bytes, Codes, Features, Images, PerImage, Scalar
 from latentpapers.train.context import Context
-from latentpapers.train.engine import Update
+from latentpapers.train.engine import Task, Update
 
 
 @dataclass(frozen=True)
@@ -49,8 +49,8 @@ class Pace:
         return max(self.floor, self.decay**periods)
 
 
-class Game:
-    """What all games share (the engine's `Task`): `rounds` says what is played.
+class Game(Task):
+    """What all games share: `rounds` says what is played.
 
     Attributes:
         players: optimiser name -> the networks that it moves.
@@ -85,15 +85,6 @@ class Game:
     def drawn(self, ctx: Context) -> Codes:
         """Latents from the prior N(0, I)."""
         return ctx.noise(self.latent).to(next(self.nets["decoder"].parameters()))
-
-    def after_step(self, terms: dict[str, Tensor]) -> None:
-        pass
-
-    def state_dict(self) -> dict[str, Any]:
-        return {}
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        pass
 
 
 class Logistic(Game):
