@@ -14,11 +14,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from latentpapers import config, data, models, paths
+from latentpapers import config, data, models, paths, tensorfile
 from latentpapers.errors import UserError
 from latentpapers.latent import boundary, found, inversion, method, walk
 from latentpapers.latent.descent import Plan
 from latentpapers.latent.pair import Pair, of_networks
+from latentpapers.latent.pair import sample as starting_points
 from latentpapers.losses import wgan
 from latentpapers.nets import pgan
 from latentpapers.nets.began import seeded
@@ -28,7 +29,7 @@ from latentpapers.shapes import Bytes, Codes, Images, PerImage
 from latentpapers.train import checkpoint
 from latentpapers.train.context import Context
 from latentpapers.train.distributed import Group
-from latentpapers.train.engine import Fit, Update, fit
+from latentpapers.train.engine import Fit, Task, Update, fit
 from latentpapers.train.runs import Networks as States
 from latentpapers.train.runs import Progress, Runs, state_of
 from latentpapers.train.schedule import Stage, stage_at
@@ -37,6 +38,7 @@ from latentpapers.train.schedule import Stage, stage_at
 EXPECT = {
     "quick/1_derivation": (18, 1000), "quick/2_training": (20, 900), "quick/3_tables": (32, 1200),
     "quick/4_figures": (38, 1300), "quick/5_explore": (13, 1000),
+    "cpu/3_tables": (300, 1600), "cpu/4_figures": (240, 2000),
 }  # fmt: skip
 
 # Images of the trainings behind the paper's networks. PGAN: celebaCropped_s5_i83000 of the GAN
@@ -164,8 +166,8 @@ def shrunk(x: Images, size: int, blend: float = 1.0) -> Images:
     return F.interpolate(F.avg_pool2d(x, 2), scale_factor=2).lerp(x, blend)
 
 
-class Adversarial:
-    """Critic, then generator, each once a step: PGAN and WGAN-GP (the engine's `Task`)."""
+class Adversarial(Task):
+    """Critic, then generator, each once a step: PGAN and WGAN-GP."""
 
     def __init__(self, job: Training, seed: int, device: str | torch.device = "cpu") -> None:
         self.job, self.nets = job, networks(job, seed)
@@ -237,15 +239,9 @@ class Adversarial:
             terms["pixels"] = like.new_tensor(float(pgan.BOTTOM << (self.level - 1)))
             terms["blend"] = like.new_tensor(self.blend)
 
-    def state_dict(self) -> dict[str, Any]:
-        return {}
 
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        pass
-
-
-class Inversion:
-    """The encoder that starts an inversion: image -> latent on the sphere (the engine's `Task`).
+class Inversion(Task):
+    """The encoder that starts an inversion: image -> latent on the sphere.
 
     The generator is frozen, images are its own, so no data are needed: each is drawn from a fresh
     latent, and both the latent and the image are to come back. Section 4.1 names the procedure and
@@ -261,9 +257,6 @@ class Inversion:
         parameters = self.nets["encoder"].parameters()
         return {"encoder": torch.optim.Adam(parameters, lr=self.job.lr, foreach=True)}
 
-    def before_step(self, step: int, images: int) -> float:
-        return 1.0
-
     def updates(self, batch: Bytes, ctx: Context) -> Iterator[Update]:
         z = pixel_norm(ctx.noise(self.job.latent))
         with ctx.autocast():
@@ -274,15 +267,6 @@ class Inversion:
         terms = {"L_z": (found - z).square().mean(), "L_x": (again - x).abs().mean()}
         ctx.log(**terms)
         yield {"encoder": terms["L_z"] + terms["L_x"]}
-
-    def after_step(self, terms: dict[str, Tensor]) -> None:
-        pass
-
-    def state_dict(self) -> dict[str, Any]:
-        return {}
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        pass
 
 
 @dataclass(frozen=True)
@@ -346,7 +330,7 @@ SHIPPED: dict[str, Training] = {
 # Networks that a shipped file keeps; the paper takes the generator as trained, not its average.
 KEPT: dict[str, tuple[str, ...]] = {
     "faces_pgan": ("generator", "generator_raw", "critic"),
-    "drawn_pgan": ("generator", "generator_raw", "critic"),
+    "drawn_pgan": ("generator_raw", "critic"),  # nothing here shows its average
     "faces_wgan_gp": ("generator", "critic"),
     "cats_pgan": ("generator", "critic"),  # its file is to stay below a megabyte
 }
@@ -358,15 +342,24 @@ _PHASES = {"start_images": 50_000, "fade_images": 50_000, "hold_images": 50_000}
 _SHORT = {name: images // 4 for name, images in _PHASES.items()}
 _PAPER_WGAN_GP = {"lr": 2e-4, "betas": (0.5, 0.999)}
 
+_QUICK = Preset(
+    training={
+        "proof": Training(
+            "pgan", "faces-dcgan", size=16, images=192, steps=48, fmap_base=128, fmap_max=16,
+            latent=32, start_images=128, fade_images=128, hold_images=128, log_every=2,
+        )
+    },
+    n_score=32, n_latents=40, pushes=(0.5, 1.0, 2.0, 5.0), n_labels=120, splits=3,
+)  # fmt: skip
+
 PRESETS: dict[str, Preset] = {
-    "quick": Preset(
-        training={
-            "proof": Training(
-                "pgan", "faces-dcgan", size=16, images=192, steps=48, fmap_base=128, fmap_max=16,
-                latent=32, start_images=128, fade_images=128, hold_images=128, log_every=2,
-            )
-        },
-        n_score=32, n_latents=40, pushes=(0.5, 1.0, 2.0, 5.0), n_labels=120, splits=3,
+    "quick": _QUICK,
+    # As many starts as half an hour of one core found (`--search NAME --n N --small`): 400 of
+    # faces, which narrow the interval of a distance about tenfold against 32, and 240 of drawn
+    # faces, which can tell a share of 3 % from none. A boundary in 512 dimensions needs more labels
+    # than dimensions.
+    "cpu": dataclasses.replace(
+        _QUICK, n_score=400, n_latents=400, pushes=boundary.STEPS, n_labels=4000, splits=8
     ),
     # 600 s a seed: 2 x 180 + 2 x 45 of training, 150 of evaluation
     "gpu": Preset(
@@ -513,19 +506,21 @@ FREE = Plan(0.02, 300, 0, 0.0)
 
 
 def search(
-    model: models.Model, how: method.Search, n: int, seed: int, *, device: str = "cpu"
-) -> found.Found:
+    model: models.Model, how: method.Search, n: int, seed: int, *, device: str = "cpu",
+    extras: int = 20,
+) -> found.Found:  # fmt: skip
     """Inversion, protoimage and weight of `n` starts from the stream `search` of the seed.
 
-    Networks run in bfloat16; the codes stay in single precision. `extra` holds, for the first 20
-    starts, what claims about the settings need: weights without bounds, pulled to 0 (`free`) or
-    raised (`highest`), and for WGAN-GP the protoimages of eq 6 alone (`without_spreads`).
+    Networks run in bfloat16; the codes stay in single precision. `extra` holds, for the first
+    `extras` starts, what claims about the settings need: weights without bounds, pulled to 0
+    (`free`) or raised (`highest`), and for WGAN-GP the protoimages of eq 6 alone
+    (`without_spreads`).
     """
     g = generator(seed, "search")
     searched = pair(model, dtype=torch.bfloat16)
     z0, candidates = (z.to(device) for z in method.starts(n, searched, how, g))
     result = method.search(searched, z0, candidates, how)
-    few, extra = result.first(20), {}
+    few, extra = result.first(extras), {}
     size = {"batch": how.batch, "chunk": how.chunk}
     free = dataclasses.replace(how.sigma, start=0.5, low=0.0, high=1.0, descent=FREE)
     for name, aim in (("free", "target"), ("highest", "highest")):
@@ -568,9 +563,33 @@ def walk_of_weights(
     return [far.images(z, block=4) for z in walk.walk(z0, z1, steps)]
 
 
-def searches(name: str, seed: int = 0) -> Path:
-    """Where the search results of a shipped checkpoint are: `searches/NAME_sSEED.safetensors`."""
-    return paths.checkpoints() / "diamond" / "searches" / f"{name}_s{seed}.safetensors"
+def searches(name: str, seed: int = 0, *, many: bool = False) -> Path:
+    """Where the search results of a shipped checkpoint are: `searches/NAME_sSEED.safetensors`,
+    some dozens of starts, and `searches/NAME_many_sSEED.safetensors`, some hundreds in the small
+    form (`latent.found`)."""
+    stem = f"{name}_many_s{seed}" if many else f"{name}_s{seed}"
+    return paths.checkpoints() / "diamond" / "searches" / f"{stem}.safetensors"
+
+
+def shipped_search(name: str, n: int, seed: int = 0) -> found.Found:
+    """The first `n` results of a shipped search: of the file of dozens where that has as many, else
+    of the file of hundreds; fewer where neither has as many.
+
+    Raises:
+        Missing: no search of that network is shipped.
+    """
+    few, many = searches(name, seed), searches(name, seed, many=True)
+    if not many.is_file():
+        return found.load(few)[0].first(n)
+    if few.is_file() and tensorfile.header(few)["n"] >= n:
+        return found.load(few)[0].first(n)
+    return found.load_small(many, _starts_of(tensorfile.header(many)))[0].first(n)
+
+
+def _starts_of(card: dict[str, Any]) -> Codes:
+    """The starts of a search, drawn again from its card."""
+    g = generator(card["seed"], "search")
+    return starting_points(card["n"], card["latent"], g, reading=card["search"]["start"])
 
 
 def scale_of(model: models.Model, preset: str, device: str, seeds: tuple[int, ...]) -> config.Scale:
@@ -595,8 +614,8 @@ train, export = RUNS.train, RUNS.export
 
 
 def train_from_cli(arguments: list[str]) -> int:
-    """`Runs.train_from_cli`; `--search NAME --n N --out FOLDER` searches the latents of a shipped
-    network, `--pack cats_pgan --out FOLDER` draws the set `cats-generated`."""
+    """`Runs.train_from_cli`; `--search NAME --n N [--small] --out FOLDER` searches the latents of a
+    shipped network, `--pack cats_pgan --out FOLDER` draws the set `cats-generated`."""
     named = {word.partition("=")[0] for word in arguments}
     if "--pack" in named:
         return _pack_from_cli(arguments)
@@ -629,6 +648,8 @@ def _search_from_cli(arguments: list[str]) -> int:
     parser = argparse.ArgumentParser("latentpapers train diamond", allow_abbrev=False)
     parser.add_argument("--search", required=True, metavar="NAME", help="of a shipped network")
     parser.add_argument("--n", type=int, default=64)
+    parser.add_argument("--extras", type=int, default=20, help="starts with the other settings")
+    parser.add_argument("--small", action="store_true", help="write NAME_many in the small form")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--set", action="append", default=[], metavar="FIELD=VALUE")
@@ -638,12 +659,13 @@ def _search_from_cli(arguments: list[str]) -> int:
     how = preset.wgan_gp if model.card["config"]["method"] == "wgan_gp" else preset.search
     how = config.resolve(how, config.parse(args.set))
     start = time.perf_counter()
-    result = search(model, how, n, seed)
+    result = search(model, how, n, seed, extras=args.extras)
     card = {
         "title": f"Search of {n} latents, {model.card['title']}", "network": f"{name}_s{seed}",
         "images": model.card["images"], "search": config.as_dict(how), "n": n, "seed": seed,
-        "seconds": time.perf_counter() - start,
+        "latent": result.z0.shape[1], "seconds": time.perf_counter() - start,
     }  # fmt: skip
-    found.save(out / f"{name}_s{seed}.safetensors", result, card)
+    write, tag = (found.save_small, "many_") if args.small else (found.save, "")
+    write(out / f"{name}_{tag}s{seed}.safetensors", result, card)
     print(f"{card['title']}: {card['seconds']:.0f} s, steps {result.steps}", flush=True)
     return 0

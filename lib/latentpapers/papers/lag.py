@@ -6,7 +6,7 @@ supplement, the ablations and the paper's two extensions are rows of `METHODS`.
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -20,13 +20,14 @@ from latentpapers.losses import centre as Z
 from latentpapers.losses import logistic, relativistic
 from latentpapers.losses import wgan as W
 from latentpapers.losses.low_resolution import difference_map, no_difference
+from latentpapers.metrics import possibilities
 from latentpapers.nets import edsr, lag, srgan
 from latentpapers.nets.began import seeded
 from latentpapers.seeds import generator
 from latentpapers.shapes import Bytes, Images
 from latentpapers.train.context import Context, Sampler
 from latentpapers.train.distributed import Group
-from latentpapers.train.engine import Fit, Given, Update, fit
+from latentpapers.train.engine import Fit, Given, Task, Update, fit
 from latentpapers.train.runs import Networks as States
 from latentpapers.train.runs import Progress, Runs, state_of
 from latentpapers.train.schedule import Stage, stage_at
@@ -35,10 +36,14 @@ from latentpapers.train.schedule import Stage, stage_at
 EXPECT = {
     "quick/1_derivation": (10, 960), "quick/2_training": (10, 880), "quick/3_tables": (17, 960),
     "quick/4_figures": (13, 850), "quick/5_explore": (8, 740),
+    "cpu/3_tables": (300, 3000), "cpu/4_figures": (60, 2000),
 }  # fmt: skip
 KIMG = 1024
 PAPERS_OWN = ("celeba-lag", "lsun-bedroom", "lsun-church")  # data sets of the paper's figures
 PHASE = 2048 * KIMG  # images of one phase of growing in the paper's run
+# What SRGAN's features are divided by in its loss: 1000 in the authors' code, whose network takes
+# images on 0 to 255; torchvision's takes them divided by 255 * 0.226 on average
+FEATURE_SCALE = {"vgg16hed": 1000.0, "vgg19": 17.4}
 
 
 def budget(factor: int) -> int:
@@ -97,7 +102,7 @@ class Training:
             off-centre window (lag-e21).
         phase: images of one phase of growing; 0: full size from the start.
         lr: of Adam (0, 0.99); `critic_ratio` multiplies the critic's (a real ratio of rates,
-            lag-e18).
+            lag-e18), `latent_ratio` that of z_i or E: each z_i moves only when its image comes.
         centre_weight, penalty_weight: 10 and 10 in the authors' code, 1 and 1 in print.
         norm, target: of the gradient penalty (lag-e6).
         penalty_every: steps between penalties, each with as many times the weight; 1: every step.
@@ -128,6 +133,7 @@ class Training:
     phase: int = 0
     lr: float = 1e-3
     critic_ratio: float = 1.0
+    latent_ratio: float = 1.0
     centre_weight: float = 10.0
     penalty_weight: float = 10.0
     norm: Literal["rms", "l2"] = "rms"
@@ -233,8 +239,8 @@ def recipe(job: Training, name: str) -> dict[str, Any]:
 Losses = dict[str, Tensor]
 
 
-class Step:
-    """The training step of every row of `METHODS` (the engine's `Task`)."""
+class Step(Task):
+    """The training step of every row of `METHODS`. The stage of growing follows from the step."""
 
     def __init__(
         self, job: Training, seed: int, device: str | torch.device = "cpu",
@@ -253,13 +259,13 @@ class Step:
         """Adam (0, 0.99), eps 1e-8; the baselines use their own papers' momentum."""
         ours = self.method.network == "lag"
         betas = (0.0, 0.99) if ours else (0.9, 0.999)
+        ratio = {"critic": self.job.critic_ratio, "latent": self.job.latent_ratio}
         parts = {"generator": ["generator"], "critic": ["critic"],
                  "latent": ["encoder", "embedding"]}  # fmt: skip
         return {
             name: torch.optim.Adam(
                 [p for n in nets if n in self.nets for p in self.nets[n].parameters()],
-                lr=self.job.lr * (self.job.critic_ratio if name == "critic" else 1),
-                betas=betas, foreach=True,
+                lr=self.job.lr * ratio.get(name, 1.0), betas=betas, foreach=True,
             )
             for name, nets in parts.items()
             if any(n in self.nets for n in nets)
@@ -270,16 +276,6 @@ class Step:
         _, stage, self.fade = stage_at(images, self.stages)
         self.level = stage.level
         return 1.0
-
-    def after_step(self, terms: dict[str, Tensor]) -> None:
-        """Nothing follows the step."""
-
-    def state_dict(self) -> dict[str, Any]:
-        """The stage follows from the step; nothing else is kept."""
-        return {}
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """The inverse of `state_dict`."""
 
     # -- the images of a step ------------------------------------------------------------------
 
@@ -467,8 +463,10 @@ class Step:
             loss = loss + self.job.adversarial_weight * logistic.generator_loss(made)
             terms["critic"] = losses["critic"]
         if self.features is not None:
-            a, b = ((self.features((v + 1) / 2)) for v in (x, fake))
-            terms["features"] = (a.detach() - b).square().mean()
+            with ctx.autocast():
+                a, b = (self.features((v + 1) / 2).float() for v in (x, fake))
+            scale = FEATURE_SCALE.get(self.job.features, 1.0)
+            terms["features"] = ((a.detach() - b) / scale).square().mean()
             loss = loss + self.job.feature_weight * terms["features"]
         ctx.log(**terms)
         yield {"generator": loss, **losses}
@@ -521,11 +519,14 @@ TABLE: dict[str, dict[str, Any]] = {
     "table_exact_x8": {"method": "lag", "step": 1e-6},
     "table_rms_x8": {"method": "lag", "norm": "rms"},
     "table_relativistic_x8": {"method": "lag_relativistic", "lr": 2e-4},
-    "table_srgan_x8": {"method": "srgan", "lr": 1e-4, "ema": 0.0, "phase": 0,
+    "table_srgan_x8": {"method": "srgan", "lr": 3e-4, "ema": 0.0, "phase": 0,
                        "features": "vgg16hed"},
     "table_encoder_x8": {"method": "lag_encoder"},
-    "table_embedding_x8": {"method": "lag_embedding"},
+    # A z_i moves only when its image comes: fewer images, which come more often, and larger steps
+    "table_embedding_x8": {"method": "lag_embedding", "images": 1000, "latent_ratio": 10.0},
 }  # fmt: skip
+# With and without rounding in the difference map (lag-c11): one size below, three seeds each
+ROUNDING: dict[str, dict[str, Any]] = {"rounded_x4": {}, "exact_x4": {"step": 1e-6}}
 
 
 def _table(names: tuple[str, ...], common: dict[str, Any], growing: int) -> dict[str, Training]:
@@ -558,24 +559,31 @@ SHIPPED: dict[str, Training] = {
     **_table(
         ("table_lag_x8", "table_lag_x4", "table_lag_x16", "table_no_centre_x8", "table_edsr_x8",
          "table_flat_x8", "table_cgan_x8", "table_bicubic_x8", "table_exact_x8",
-         "table_relativistic_x8", "table_rms_x8"),
+         "table_relativistic_x8", "table_rms_x8", "table_encoder_x8", "table_embedding_x8"),
         {**_FACES, **_QUICK, "steps": 2000}, 4000,
     ),
+    # 40 channels: as many weights as LAG's generator (its convolutions to sub-pixels are wide)
+    **_table(("table_srgan_x8",), {**_FACES, **_QUICK, "steps": 2000, "width": 40}, 0),
+    **{name: Training("lag", **{**_FACES, **_SMALL, "size": 16, "width": 32, "floor": 8,
+                                "blocks": 2, "precision": "fp32", **change}, factor=4, steps=3000)
+       for name, change in ROUNDING.items()},
 }  # fmt: skip
 
 # Networks that a shipped file keeps: the critic too where distances in its space are measured.
 KEPT: dict[str, tuple[str, ...]] = {
     name: () if name.startswith("faces") else ("generator",) for name in SHIPPED
 }
-# Its critic's weight is all that is asked of it (lag-c11), so it ships as a card alone
-KEPT["table_exact_x8"] = ("no network",)
+# The critic's weight is all that is asked of these (lag-c11), so they ship as cards alone
+KEPT |= dict.fromkeys(("table_exact_x8", *ROUNDING), ("no network",))
+KEPT["table_encoder_x8"] = ("generator", "encoder")
+KEPT["faces_x32"] = ("generator",)  # no distance in its critic's space is asked for
 # The others are many: 8 bits a weight (about 1 grey level of an output, root mean square)
 EIGHT = frozenset(name for name in SHIPPED if not name.startswith("faces"))
 
 # The settings of the authors' code, at half its width and with bf16 outside the penalty
 _GPU = {"width": 128, "floor": 32, "blocks": 8, "noise": 32, "norm": "l2", "precision": "bf16",
         "batch": 64, "steps": 1_000_000}  # fmt: skip
-_HEAD = {**_GPU, "seconds": 90.0, "phase": 60_000}
+_HEAD = {**_GPU, "seconds": 84.0, "phase": 60_000}
 _QUARTER = {**_GPU, "seconds": 18.0}
 _PAPER = {"size": 128, "phase": PHASE}
 _CELEBA = {"data": "celeba-lag", "images": 182_637}
@@ -587,16 +595,21 @@ def _published(method: str, factor: int, **options: Any) -> Training:
     return Training(method, factor=factor, steps=budget(factor) // 16, **{**_PAPER, **options})
 
 
+_PROOF = Preset(
+    training={
+        "proof": Training(
+            "lag", "drawn-faces", 16, 64, 4, 30, width=8, floor=4, blocks=2, noise=4,
+            norm="l2", phase=120, log_every=2, batch=8,
+        )
+    }
+)  # fmt: skip
+
 PRESETS: dict[str, Preset] = {
-    "quick": Preset(
-        training={
-            "proof": Training(
-                "lag", "drawn-faces", 16, 64, 4, 30, width=8, floor=4, blocks=2, noise=4,
-                norm="l2", phase=120, log_every=2, batch=8,
-            )
-        }
-    ),
-    # 600 s in all: 3 x 90 + 16 x 18 of training, 42 of evaluation
+    "quick": _PROOF,
+    # As many held-out images as halve the widths of 40 images five times over (1 / sqrt(n)), and as
+    # many outputs of each input as `gpu` takes
+    "cpu": replace(_PROOF, n_eval=1000, n_samples=10, n_images=500),
+    # 600 s in all: 3 x 84 + 17 x 18 of training, 42 of evaluation
     "gpu": Preset(
         training={
             "faces_x8": Training("lag", **_FACES, factor=8, **_HEAD),
@@ -605,8 +618,7 @@ PRESETS: dict[str, Preset] = {
             "churches_x8": Training("lag", "churches", 64, 3227, 8, **_QUARTER, phase=15_000),
             "bedrooms_x8": Training("lag", "photos", 64, 4000, 8, **_QUARTER, phase=15_000),
             "drawn_x8": Training("lag", "drawn-faces", 64, 10_000, 8, **_QUARTER, phase=15_000),
-            **_table(tuple(n for n in TABLE if n != "table_embedding_x8"),
-                     {**_FACES, **_QUARTER}, 60_000),
+            **_table(tuple(TABLE), {**_FACES, **_QUARTER}, 60_000),
         },
         n_eval=2000, n_samples=10, n_images=500,
     ),
@@ -660,7 +672,23 @@ def _card(job: Training, path: Path, images: int, nets: States) -> dict[str, Any
     card = {"title": title, "budget": images / budget(job.factor)}
     if "critic" in nets and method_of(job).network == "lag":
         card["critic_weight"] = map_weight(nets["critic"])
+    if "embedding" in nets:
+        card["own_errors"] = own_errors(job, nets)
     return card
+
+
+def own_errors(job: Training, nets: States, n: int = 200) -> list[float]:
+    """Errors of G(y_i, z_i) on the first `n` training images, in grey levels.
+
+    The maps z_i are too many to ship, and no other image has one, so the card keeps these.
+    """
+    net = models.build(recipe(job, "generator"))
+    net.load_state_dict(nets["generator"])
+    pixels = data.load(job.data, size=job.size, split="train", n=job.images).pixels[:n]
+    x, z = data.to_float(pixels), nets["embedding"]["maps"][:n].float()
+    with torch.no_grad():
+        out = net(reduce(x, job.factor, job.kernel, job.shifted), z).clamp(-1, 1)
+    return [round(float(e), 2) for e in possibilities.rmse_grey(out, x)]
 
 
 def map_weight(critic: dict[str, Tensor]) -> float:
@@ -674,6 +702,14 @@ def map_weight(critic: dict[str, Tensor]) -> float:
 def job_of(model: models.Model) -> Training:
     """The run that made a checkpoint."""
     return Training(**model.card["config"])
+
+
+def encoded(model: models.Model, pixels: Bytes) -> Images:
+    """G(y, E(x)) of a network trained with an encoder, clamped to [-1, 1]: the answer for images
+    that are known. `pixels`: uint8 at the model's size."""
+    with torch.no_grad():
+        z = model["encoder"](data.to_float(pixels))
+        return model["generator"](inputs(model, pixels), z).clamp(-1, 1)
 
 
 def inputs(model: models.Model, pixels: Bytes, *, kernel: str | None = None) -> Images:

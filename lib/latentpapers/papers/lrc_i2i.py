@@ -12,14 +12,15 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from latentpapers import config, data, models
+from latentpapers import config, data, models, weights
 from latentpapers.errors import UserError
 from latentpapers.losses import cycle as C
 from latentpapers.losses import logistic, subspace
 from latentpapers.losses import style as S
+from latentpapers.metrics import translation, walks
 from latentpapers.nets import lrc_i2i, stargan_v2
 from latentpapers.nets import spectral as sn
 from latentpapers.nets.began import seeded
@@ -28,7 +29,7 @@ from latentpapers.shapes import Bytes, Codes, Images, PerImage, Scalar
 from latentpapers.train import checkpoint
 from latentpapers.train.context import Context
 from latentpapers.train.distributed import Group
-from latentpapers.train.engine import Fit, Given, Update, fit
+from latentpapers.train.engine import Fit, Given, Task, Update, fit
 from latentpapers.train.runs import Networks as States
 from latentpapers.train.runs import Progress, Runs, state_of
 
@@ -233,8 +234,8 @@ class Passed:
     cycled: Images
 
 
-class Step:
-    """LRC-I2I's training step (the engine's `Task`): eqs 3 to 8."""
+class Step(Task):
+    """LRC-I2I's training step: eqs 3 to 8. Singular vectors are buffers of the networks."""
 
     def __init__(self, job: Training, seed: int, device: str | torch.device = "cpu") -> None:
         self.job = checked(job)
@@ -256,16 +257,6 @@ class Step:
         for net in self.nets.values():
             sn.iterate(net)
         return 1.0
-
-    def after_step(self, terms: dict[str, Tensor]) -> None:
-        """Nothing follows the step."""
-
-    def state_dict(self) -> dict[str, Any]:
-        """Singular vectors are buffers of the networks; nothing else is kept."""
-        return {}
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """The inverse of `state_dict`."""
 
     # -- the images of a step ------------------------------------------------------------------
 
@@ -560,6 +551,139 @@ def scale_of(model: models.Model, preset: str, device: str, seeds: tuple[int, ..
     )  # fmt: skip
 
 
+# --- measures -------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Measuring:
+    """How translations are measured.
+
+    Attributes:
+        targets, sources: held-out targets, each with its own sources (ten in the paper).
+        pool: held-out images that both come from.
+        real: training images that features are compared with.
+        side: pixels at which the feature network sees images; 0: its own size.
+        components: principal components for the Frechet distance; 0: all features.
+        crossed: sources and targets of the grid on which source similarity is measured.
+    """
+
+    targets: int = 96
+    sources: int = 10
+    pool: int = 192
+    real: int = 960
+    side: int = 64
+    components: int = 32
+    crossed: int = 24
+
+
+@dataclass(frozen=True)
+class Held:
+    """Held-out images.
+
+    Attributes:
+        images: the pool on [-1, 1]; its first are the targets.
+        chosen: (n, K), each target's sources, by index.
+        real: training images on [-1, 1].
+    """
+
+    images: Images
+    chosen: Int[Tensor, "n K"]
+    real: Images
+
+
+def held_out(name: str, size: int, how: Measuring, seed: int) -> Held:
+    """Targets, their sources and real images of a data set; all methods get the same ones.
+
+    Raises:
+        UserError: fewer held-out images than `pool`.
+    """
+    test, real = (
+        data.to_float(data.load(name, size=size, split=split, n=n).pixels)
+        for split, n in (("test", how.pool), ("train", how.real))
+    )
+    draw = generator(seed, "sources", name)
+    chosen = translation.drawn_sources(how.targets, how.sources, len(test), draw)
+    return Held(test, chosen, real)
+
+
+def outputs(model: models.Model, held: Held) -> Float[Tensor, "n K C H W"]:
+    """Every target with its own sources at the model's own size, on the CPU; StarGAN v2's target is
+    the image behind it."""
+    side, (n, k) = job_of(model).size, held.chosen.shape
+    where = next(model.parts["generator"].parameters()).device
+    own = held.images
+    if own.shape[-1] > side:
+        own = subspace.reduce(own, side)
+    elif own.shape[-1] < side:
+        own = nn.functional.interpolate(own, size=side, mode="bilinear")
+    wanted = targets(model, data.to_bytes(own[:n]).to(where)).repeat_interleave(k, 0)
+    made = translate(model, own[held.chosen.flatten()].to(where), wanted)
+    return made.cpu().unflatten(0, (n, k))
+
+
+def looker(side: int = 64, device: str = "cpu") -> nn.Module:
+    """The stand-in feature network, which sees images at `side` pixels; 0: its own size."""
+    net = weights.network("efficientnetlite0")
+    net.size = side or net.size  # its own 224 costs twelve times as much as 64
+    return net.to(device, memory_format=torch.channels_last)
+
+
+def measures(
+    model: models.Model, held: Held, how: Measuring, look: nn.Module | None = None
+) -> dict[str, list[float]]:
+    """What tables say of a network, kept so that two networks can be compared target by target.
+
+    Args:
+        held: from `held_out` with the same `how`.
+        look: from `looker`; made here if None.
+
+    Returns:
+        `low_error` (grey levels, mean over sources), `layout` and `diversity` of each target;
+        `fd`, `density`, `coverage` as `walks.left_out` gives them; `similarity` of each source of
+        the grid (its own outputs less other sources').
+    """
+    look = looker(how.side) if look is None else look
+    against = translation.Reference.of(translation.pooled(look, held.real), how.components)
+    made = outputs(model, held)
+    found = _numbers(made, held, how, look, against, job_of(model).low)
+    where, c = next(model.parts["generator"].parameters()).device, how.crossed
+    sources, wanted = held.images[:c], held.images[c : 2 * c]
+    cells = grid(model, sources.to(where), targets(model, data.to_bytes(wanted).to(where)))
+    seen = translation.pooled(look, cells.flatten(0, 1)).unflatten(0, (c, c))
+    alike = translation.similarities(seen, translation.pooled(look, sources), against.real.mean(0))
+    return found | {"similarity": translation.own_less_others(alike).tolist()}
+
+
+def _numbers(
+    made: Float[Tensor, "n K C H W"], held: Held, how: Measuring, look: nn.Module,
+    against: translation.Reference, low: int,
+) -> dict[str, list[float]]:  # fmt: skip
+    """`measures` of outputs, whatever made them."""
+    n, k = held.chosen.shape
+    flat = made.flatten(0, 1)
+    lows = subspace.reduce(held.images[:n], low).repeat_interleave(k, 0)
+    seen = translation.pooled(look, flat).unflatten(0, (n, k))
+    left = walks.left_out(n, lambda rows: against.numbers(seen, rows)).T.tolist()
+    return {
+        "low_error": low_error(flat, lows).view(n, k).mean(1).tolist(),
+        "layout": translation.layout(flat, lows).view(n, k).mean(1).tolist(),
+        "diversity": translation.diversity(seen).tolist(),
+        **dict(zip(("fd", "density", "coverage"), left, strict=True)),
+    }
+
+
+def measures_of_nearest(
+    held: Held, how: Measuring, low: int, look: nn.Module | None = None
+) -> dict[str, list[float]]:
+    """`measures` of the nearest member P(X, y), which needs no network; without `similarity`."""
+    look = looker(how.side) if look is None else look
+    against = translation.Reference.of(translation.pooled(look, held.real), how.components)
+    n, k = held.chosen.shape
+    lows = subspace.reduce(held.images[:n], low).repeat_interleave(k, 0)
+    made = subspace.nearest(held.images[held.chosen.flatten()], lows).clamp(-1, 1)
+    return _numbers(made.unflatten(0, (n, k)), held, how, look, against, low)
+
+
 # --- presets --------------------------------------------------------------------------------------
 
 
@@ -601,11 +725,18 @@ _FACES = {"data": "faces-dcgan", "size": 64, "images": 10_000}
 # The runs of Table 4: one budget, one width, four target sizes
 SWEEP: dict[str, int] = {"faces_low4": 4, "faces_low8": 8, "faces_low16": 16, "faces_low32": 32}
 
-# Beside `faces_low8`: section 5's two remedies, and the colour ablation
+# Beside `faces_low8`, each with one field changed: section 5's two remedies and the colour ablation
 REMEDIES: dict[str, dict[str, Any]] = {
     "faces_epsilon": {"epsilon": 16 / 255},  # 8 grey levels, as a mean
     "faces_tolerance": {"tolerance": 32 / 255},  # 16 grey levels, in every value
     "faces_grey": {"grey": True},
+}
+# what section 3 says of the cycle, of moment shortcuts (none; not fitted) and of rounding
+ABLATIONS: dict[str, dict[str, Any]] = {
+    "faces_no_cycle": {"cycle_weight": 0.0},
+    "faces_no_shortcut": {"shortcut": "none"},
+    "faces_plain": {"shortcut": "plain"},
+    "faces_exact": {"step": 1e-6},
 }
 
 # How the shipped checkpoints were trained, on one CPU core; `latentpapers train lrc_i2i --run
@@ -620,19 +751,33 @@ SHIPPED: dict[str, Training] = {
     },
     **{
         name: Training("lrc", **{**_FACES, **_SMALL, **changed}, low=8, steps=500)
-        for name, changed in REMEDIES.items()
+        for name, changed in (REMEDIES | ABLATIONS).items()
     },
+    "churches_lrc": Training("lrc", "churches", 64, 3227, 8, 500, **_SMALL),
     # as many core-minutes as faces_lrc; its two networks fit 0.7 MB
     "faces_stargan_v2": Training(
         "stargan_v2",
         **{**_FACES, **_TINY, **_STYLE, "cap": 48, "discriminator_width": 16},
         low=8, steps=1800, style=32, hidden=64, style_cap=32,
     ),
+    # steps in the proportion to those of cats_lrc that they have on faces
+    "cats_stargan_v2": Training(
+        "stargan_v2",
+        **{**_TINY, **_STYLE, "cap": 48, "discriminator_width": 16},
+        data="cats", size=64, images=4618, low=8, steps=720, style=32, hidden=64, style_cap=32,
+    ),
 }  # fmt: skip
 
 # Networks that a shipped file keeps, and the files of 8 bits a weight: all but Figure 5's
 KEPT: dict[str, tuple[str, ...]] = dict.fromkeys(SHIPPED, ("generator",))
 KEPT["faces_stargan_v2"] = ("generator", "style")
+# Numbers are all that is asked of these: they ship as cards, with what `measures` found
+MEASURED = ("faces_low8", *REMEDIES, *ABLATIONS, "cats_lrc", "cats_stargan_v2", "churches_lrc")
+KEPT |= {
+    name: ("no network",)
+    for name in MEASURED
+    if name not in ("faces_low8", "faces_grey", "cats_lrc")
+}
 EIGHT = frozenset(SHIPPED) - {"faces_lrc", "faces_stargan_v2"}
 
 # Full width, bf16 outside the penalty; 560 s in all: 40 are left for evaluation
@@ -733,7 +878,37 @@ def _fit(
 
 def _card(job: Training, path: Path, images: int, nets: States) -> dict[str, Any]:
     title = f"{method_of(job).title} on {job.data}, {job.low} to {job.size} px"
-    return {"title": title, "budget": images / BUDGETS[job.method]}
+    card: dict[str, Any] = {"title": title, "budget": images / BUDGETS[job.method]}
+    name = path.name.rpartition("_s")[0]
+    if name in MEASURED and job == SHIPPED[name]:
+        card["measures"] = _measured(job, nets)
+    if name in MEASURED and job.method == "lrc":
+        card["critic_weights"] = map_weights(nets["discriminator"])
+        card["critic_weight"] = sum(w * w for w in card["critic_weights"]) ** 0.5
+    return card
+
+
+def _measured(job: Training, nets: States) -> dict[str, Any]:
+    """`measures` of a run's networks with how they were made; of its nearest members too where no
+    picture of the data ships."""
+    parts = {n: models.build(recipe(job, n)) for n in nets if n in ("generator", "style")}
+    for name, net in parts.items():
+        net.load_state_dict(nets[name])
+        net.eval().requires_grad_(False)
+    how = Measuring()
+    held, look = held_out(job.data, job.size, how, 0), looker(how.side)
+    model = models.Model(parts, {"config": config.as_dict(job)})
+    found = {"how": config.as_dict(how), "ours": measures(model, held, how, look)}
+    if job.data in ("cats", "churches"):
+        found["nearest"] = measures_of_nearest(held, how, job.low, look)
+    return found
+
+
+def map_weights(discriminator: dict[str, Tensor]) -> list[float]:
+    """Root mean square weight on the difference map of each output channel of the convolution that
+    takes it, from a state dict with its norms divided out."""
+    weight = discriminator["joined.0.conv1.weight"]
+    return weight[:, -3:].square().mean((1, 2, 3)).sqrt().tolist()
 
 
 def _networks(path: Path) -> States:
