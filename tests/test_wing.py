@@ -8,7 +8,7 @@ import torch
 from torch.nn import functional as F
 
 from latentpapers.errors import UserError
-from latentpapers.nets import wing
+from latentpapers.nets import stargan_v2, wing
 
 
 def draw(*shape, seed=1):
@@ -83,6 +83,22 @@ def test_shapes_and_sizes(net):
     torch.testing.assert_close(net.landmarks(x), 2 * wing.peaks(maps))
     with pytest.raises(UserError, match="256 px"):
         net(x)
+
+
+def test_masks_of_the_landmarks_steer_the_generator_of_the_celeba_hq_mode(net):
+    """The whole path of `w_hpf 1`: heat maps, masks, high-passed skips, an image."""
+    torch.manual_seed(0)
+    make = stargan_v2.Generator(64, width=4, cap=8, style=6, high_pass=1.0).eval()
+    x, style = torch.rand(1, 3, 64, 64) * 2 - 1, torch.randn(1, 6)
+    masks = net.masks(x)
+    out, bare = make(x, style, masks), make(x, style)
+    assert out.shape == x.shape
+    assert (out - bare).abs().max() > 1e-4
+    style.requires_grad_()
+    (slope,) = torch.autograd.grad(make(x, style, masks).square().mean(), style)
+    assert slope.abs().max() > 0
+    empty = tuple(torch.zeros_like(m) for m in masks)  # control: nothing passes
+    torch.testing.assert_close(make(x, style, empty), bare)
 
 
 def test_a_block_joins_its_three_stages():

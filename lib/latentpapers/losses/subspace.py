@@ -80,6 +80,20 @@ def in_subspace(
     return in_low_subspace(reduce(image, target.shape[-1]), target, epsilon, p=p)
 
 
+def nearest(image: Images, target: Images) -> Images:
+    """P(X, y) = X + UP(y - DS(X)): the member of M_y (epsilon = 0) that is nearest to X.
+
+    An orthogonal projection, because repeated pixels reduce to themselves: no network is needed to
+    fit a target. The values may leave [-1, 1].
+
+    Args:
+        image: (N, C, H, H).
+        target: (N, C, h, h), h a divisor of H.
+    """
+    gap = target - reduce(image, target.shape[-1])
+    return image + F.interpolate(gap, size=image.shape[-1], mode="nearest")
+
+
 @implements("lrc_i2i", eq="5")
 def difference(
     target: Images, reduced: Images, *, reading: Reading = "code", step: float | None = None,

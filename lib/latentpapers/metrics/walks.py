@@ -138,32 +138,52 @@ def held_out(sets: Sets, rows: Indices, *, splits: int = 4, seed: int = 0) -> fl
     return float(torch.stack(reported).mean())
 
 
-def jackknife(
+def left_out(
     n: int, statistic: Callable[[Indices], Float[Tensor, "K"]], *, groups: int = 8, seed: int = 0
-) -> list[Score]:
-    """Statistics of paired sets with 95 % intervals: the delete-a-group jackknife over starts.
+) -> Float[Tensor, "G K"]:
+    """A statistic of all starts, then of all but each group: what `from_left_out` needs.
+
+    Equal n, groups and seed leave out equal starts, so that rows of two methods can be subtracted.
 
     Args:
         n: starts.
-        statistic: rows -> K numbers.
-        groups: the cost is `groups` + 1 evaluations.
+        statistic: rows -> K numbers; `groups` + 1 evaluations.
 
     Raises:
         UserError: fewer than 2 starts a group.
     """
     if n < 2 * groups:
         raise UserError(f"{groups} groups of {n} starts are too small for a jackknife.")
-    from scipy.special import stdtrit
-
     everything = torch.arange(n)
-    value = statistic(everything)
     order = torch.as_tensor(_order(n, seed, 0))
     left = [np.setdiff1d(everything, order[g::groups]) for g in range(groups)]
-    parts = torch.stack([statistic(torch.as_tensor(rows)) for rows in left])
+    return torch.stack([statistic(torch.as_tensor(rows)) for rows in [everything, *left]])
+
+
+def from_left_out(values: Float[Tensor, "G K"], n: int) -> list[Score]:
+    """95 % intervals of the delete-a-group jackknife from what `left_out` gave for n starts."""
+    from scipy.special import stdtrit
+
+    value, parts = values[0], values[1:]
+    groups = len(parts)
     spread = ((groups - 1) / groups * (parts - parts.mean(0)).square().sum(0)).sqrt()
     half = float(stdtrit(groups - 1, 0.975)) * spread
     method = f"jackknife over {groups} groups of starts, 95 %"
     return [Score(float(v), float(v - h), float(v + h), n, method) for v, h in zip(value, half)]
+
+
+def jackknife(
+    n: int, statistic: Callable[[Indices], Float[Tensor, "K"]], *, groups: int = 8, seed: int = 0
+) -> list[Score]:
+    """Statistics of paired sets with 95 % intervals: the delete-a-group jackknife over starts.
+
+    Args:
+        n, statistic, groups, seed: as in `left_out`.
+
+    Raises:
+        UserError: fewer than 2 starts a group.
+    """
+    return from_left_out(left_out(n, statistic, groups=groups, seed=seed), n)
 
 
 def _order(n: int, seed: int, split: int) -> np.ndarray:

@@ -6,8 +6,9 @@ data by the same engine.
 """
 
 import contextlib
+import statistics
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -20,7 +21,7 @@ from latentpapers.errors import UserError
 from latentpapers.losses import cycle as C
 from latentpapers.losses import logistic, subspace
 from latentpapers.losses import style as S
-from latentpapers.metrics import translation, walks
+from latentpapers.metrics import full_reference, translation, walks
 from latentpapers.nets import lrc_i2i, stargan_v2
 from latentpapers.nets import spectral as sn
 from latentpapers.nets.began import seeded
@@ -36,7 +37,8 @@ from latentpapers.train.runs import Progress, Runs, state_of
 # (CPU seconds, MB) of each notebook, measured on one core in a process of its own
 EXPECT = {
     "quick/1_derivation": (23, 1100), "quick/2_training": (19, 1000), "quick/3_tables": (36, 1200),
-    "quick/4_figures": (32, 1200), "quick/5_explore": (16, 1000),
+    "quick/4_figures": (34, 1300), "quick/5_explore": (16, 1000),
+    "cpu/3_tables": (200, 3000), "cpu/4_figures": (180, 2500),
 }  # fmt: skip
 PAPERS_OWN = ("celeba-hq", "afhq-cat", "afhq-dog", "afhq-wild", "cats")  # the paper's own sets
 BUDGET = 350_000 * 8  # images of the paper's run: 100 epochs of 28,000 in batches of 8
@@ -573,7 +575,7 @@ class Measuring:
     real: int = 960
     side: int = 64
     components: int = 32
-    crossed: int = 24
+    crossed: int = 48
 
 
 @dataclass(frozen=True)
@@ -638,7 +640,7 @@ def measures(
         look: from `looker`; made here if None.
 
     Returns:
-        `low_error` (grey levels, mean over sources), `layout` and `diversity` of each target;
+        `lr_rmse` (grey levels) and `layout`, means over sources, and `diversity` of each target;
         `fd`, `density`, `coverage` as `walks.left_out` gives them; `similarity` of each source of
         the grid (its own outputs less other sources').
     """
@@ -646,12 +648,28 @@ def measures(
     against = translation.Reference.of(translation.pooled(look, held.real), how.components)
     made = outputs(model, held)
     found = _numbers(made, held, how, look, against, job_of(model).low)
-    where, c = next(model.parts["generator"].parameters()).device, how.crossed
-    sources, wanted = held.images[:c], held.images[c : 2 * c]
+    sources, wanted = held.images.split(how.crossed)[:2]
+    alike = similarity(model, sources, wanted, look, against.real.mean(0))
+    return found | {"similarity": alike.tolist()}
+
+
+def similarity(
+    model: models.Model, sources: Images, wanted: Images, look: nn.Module,
+    centre: Float[Tensor, "F"],
+) -> PerImage:  # fmt: skip
+    """How much of each source its outputs keep, over a grid: likeness to it, less that of the other
+    sources' outputs for the same targets.
+
+    Args:
+        sources, wanted: on [-1, 1], at the model's size; the targets are reductions of `wanted`.
+        look: from `looker`.
+        centre: mean of real images' features.
+    """
+    where = next(model.parts["generator"].parameters()).device
     cells = grid(model, sources.to(where), targets(model, data.to_bytes(wanted).to(where)))
-    seen = translation.pooled(look, cells.flatten(0, 1)).unflatten(0, (c, c))
-    alike = translation.similarities(seen, translation.pooled(look, sources), against.real.mean(0))
-    return found | {"similarity": translation.own_less_others(alike).tolist()}
+    seen = translation.pooled(look, cells.flatten(0, 1)).unflatten(0, cells.shape[:2])
+    own = translation.pooled(look, sources)
+    return translation.own_less_others(translation.similarities(seen, own, centre))
 
 
 def _numbers(
@@ -665,7 +683,10 @@ def _numbers(
     seen = translation.pooled(look, flat).unflatten(0, (n, k))
     left = walks.left_out(n, lambda rows: against.numbers(seen, rows)).T.tolist()
     return {
-        "low_error": low_error(flat, lows).view(n, k).mean(1).tolist(),
+        "lr_rmse": full_reference.lr_rmse((flat + 1) / 2, (lows + 1) / 2, kernel="average")
+        .view(n, k)
+        .mean(1)
+        .tolist(),
         "layout": translation.layout(flat, lows).view(n, k).mean(1).tolist(),
         "diversity": translation.diversity(seen).tolist(),
         **dict(zip(("fd", "density", "coverage"), left, strict=True)),
@@ -699,7 +720,7 @@ class Preset:
             names are shipped checkpoints, made by `SHIPPED`.
         n_eval: held-out images that serve as targets behind each number of a table.
         n_sources: other held-out images translated to each of them; ten in the paper.
-        n_images: held-out images behind each number of a figure.
+        n_images: held-out sources, and as many targets, behind each number of a figure; at most 64.
         examples: rows and columns of a figure's grid.
     """
 
@@ -794,20 +815,25 @@ _AFHQ = {"cats": ("afhq-cat", 5153), "dogs": ("afhq-dog", 4739), "wild": ("afhq-
 _STYLE_PAPER = {"ratio": 1.0, "gamma": 1.0, "lr": 1e-4, "decay": 1e-4, "diversity_weight": 2.0,
                 "steps": 100_000, "width": 128}  # fmt: skip
 
+_PROOF = Preset(
+    training={
+        "proof": Training(
+            "lrc", "drawn-faces", 16, 64, 4, 20, width=8, cap=16, discriminator_width=8,
+            log_every=2,
+        ),
+        "proof_stargan_v2": Training(
+            "stargan_v2", "drawn-faces", 32, 64, 4, 10, width=8, cap=8, style=8, hidden=16,
+            discriminator_width=8, log_every=2, **_STYLE,
+        ),
+    },
+    n_eval=24, n_images=16,
+)  # fmt: skip
+
 PRESETS: dict[str, Preset] = {
-    "quick": Preset(
-        training={
-            "proof": Training(
-                "lrc", "drawn-faces", 16, 64, 4, 20, width=8, cap=16, discriminator_width=8,
-                log_every=2,
-            ),
-            "proof_stargan_v2": Training(
-                "stargan_v2", "drawn-faces", 32, 64, 4, 10, width=8, cap=8, style=8, hidden=16,
-                discriminator_width=8, log_every=2, **_STYLE,
-            ),
-        },
-        n_eval=24,
-    ),
+    "quick": _PROOF,
+    # 200 targets x 10 sources are the 2,000 images of the published density and coverage; the
+    # intervals are a third as wide as quick's
+    "cpu": replace(_PROOF, n_eval=200, n_images=48),
     "gpu": Preset(
         training={
             "cats_lrc": Training("lrc", **_CATS, low=8, **_HEAD, **_SHORT),
@@ -884,13 +910,13 @@ def _card(job: Training, path: Path, images: int, nets: States) -> dict[str, Any
         card["measures"] = _measured(job, nets)
     if name in MEASURED and job.method == "lrc":
         card["critic_weights"] = map_weights(nets["discriminator"])
-        card["critic_weight"] = sum(w * w for w in card["critic_weights"]) ** 0.5
+        card["critic_weight"] = statistics.fmean(w * w for w in card["critic_weights"]) ** 0.5
     return card
 
 
 def _measured(job: Training, nets: States) -> dict[str, Any]:
-    """`measures` of a run's networks with how they were made; of its nearest members too where no
-    picture of the data ships."""
+    """`measures` of a run's networks with how they were made. Where no picture of the data ships,
+    those of its nearest members too, and of cats the similarity of sources under drawn targets."""
     parts = {n: models.build(recipe(job, n)) for n in nets if n in ("generator", "style")}
     for name, net in parts.items():
         net.load_state_dict(nets[name])
@@ -901,6 +927,12 @@ def _measured(job: Training, nets: States) -> dict[str, Any]:
     found = {"how": config.as_dict(how), "ours": measures(model, held, how, look)}
     if job.data in ("cats", "churches"):
         found["nearest"] = measures_of_nearest(held, how, job.low, look)
+    if job.data == "cats":
+        drawn = data.load("drawn-faces", size=job.size, split="test", n=how.crossed).pixels
+        centre = translation.pooled(look, held.real).mean(0)
+        sources = held.images[: how.crossed]
+        alike = similarity(model, sources, data.to_float(drawn), look, centre)
+        found["similarity_to_drawings"] = alike.tolist()
     return found
 
 
