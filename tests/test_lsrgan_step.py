@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from latentpapers import data, models
+from latentpapers import config, data, models
 from latentpapers.errors import Missing, UserError
 from latentpapers.losses.contextual import contextual
 from latentpapers.nets.random_features import RandomFeatures
@@ -131,6 +131,33 @@ def test_the_standard_adversary_is_the_logistic_one():
     )
 
 
+def direction(variant, precision, step=3):
+    """Each network's gradient of a joint step as one vector, fp32 sums."""
+    sizes = {"width": 16, "growth": 8, "critic_width": 8, "encoder_width": 4, "crop": 32}
+    job = Training("joint", variant=variant, **{**TINY, **sizes, "batch": 8})
+    g = torch.Generator().manual_seed(0)
+    hr = [torch.randint(256, (3, 48, 40), generator=g, dtype=torch.uint8)]
+    with_it = Step(job, 0, data.PairBank(hr, [lsrgan.reduced(hr[0])], 4),
+                   lsrgan.feature_network(job))  # fmt: skip
+    ctx = Context(0, step, torch.device("cpu"), 8, 0, 8, precision)
+    found, _, _ = gradients(with_it, ctx)
+    return {name: torch.cat([x.flatten() for x in grads]) for name, grads in found.items()}
+
+
+@pytest.mark.parametrize("variant", ["lsr", "clsr"])
+def test_half_precision_moves_every_network_the_same_way(variant):
+    """The issue's bar: cosine > 0.99 between bf16 autocast and fp32; other crops are the control.
+
+    Weights that meet a batch of 8 crops of noise: the gradient of another step is far from this.
+    """
+    full, half = direction(variant, "fp32"), direction(variant, "bf16")
+    other = direction(variant, "fp32", step=4)
+    for name in full:
+        assert float(F.cosine_similarity(full[name], half[name], dim=0)) > 0.99, name
+        assert not torch.equal(full[name], half[name])
+    assert float(F.cosine_similarity(full["critic"], other["critic"], dim=0)) < 0.99
+
+
 def test_first_stage_moves_g_and_l_apart():
     job = Training("psnr", **TINY)
     step = Step(job, 0, bank())
@@ -238,6 +265,27 @@ def test_the_card_adds_up_both_stages(started):
     assert "RRDB 6 x 1" in scale.data
 
 
+def test_a_public_origin_is_said_by_every_run_that_goes_back_to_it(started, monkeypatch):
+    """The first stage starts from public weights, the variants from the first stage's file."""
+    plain = lsrgan._card(joint("lsr"), started / "lsr.safetensors", 12, {})
+    assert plain["origin"] == ""
+    assert (
+        lsrgan._card(replace(joint(), stage="psnr", start="realsr_df2k"), started / "x", 12, {})[
+            "origin"
+        ]
+        == "realsr_df2k"
+    )
+    first = models.Model({}, {"images": 5, "origin": "realsr_df2k"})
+    monkeypatch.setattr(lsrgan.models, "load", lambda file: first)
+    card = lsrgan._card(joint("lsr"), started / "lsr.safetensors", 12, {})
+    assert (card["origin"], card["images"]) == ("realsr_df2k", 17)
+    label = {"config": {**config.as_dict(joint("lsr")), "data": "div2k"}, **card}
+    for said, origin in ((True, "realsr_df2k"), (False, "")):
+        model = models.Model({}, {**label, "origin": origin})
+        scale = lsrgan.scale_of(model, "gpu", "cpu", (0,))
+        assert ("initialised from RealSR-DF2K" in scale.data) is said
+
+
 def test_a_start_that_is_not_there_or_does_not_fit(started, tmp_path):
     with pytest.raises(Missing, match="train 'nowhere' there first"):
         lsrgan.start_file(replace(joint(), start="nowhere"), tmp_path / "x.safetensors")
@@ -259,7 +307,7 @@ def test_micro_batches_give_the_run_of_one_batch_without_the_critic(tmp_path):
 
 
 def test_a_run_survives_its_way_through_json(tmp_path):
-    from latentpapers import config, storage
+    from latentpapers import storage
 
     job = replace(lsrgan.PRESETS["paper"].training["lsr"], seconds=1.5)
     storage.write_json(tmp_path / "job.json", config.as_dict(job))
@@ -276,6 +324,21 @@ def test_paper_preset_is_the_published_setting():
     assert sorted({r.mu for r in runs.values() if r.variant == "lsr"}) == [1e-7, 1e-5, 1e-3, 1e-2]
     for name in VARIANTS:
         assert replace(runs[name], variant="esr") == runs["esr"]  # equal but for the variant
+
+
+def test_every_shorter_joint_stage_keeps_the_paper_s_shares_of_its_schedule():
+    """At the full rate to the end, a shipped network would be one sample of Adam's oscillation."""
+    paper = lsrgan.PRESETS["paper"].training["esr"]
+    shares = [m / paper.steps for m in paper.halve_at]
+    tables = {"shipped": lsrgan.SHIPPED, "gpu": lsrgan.PRESETS["gpu"].training}
+    for name, table in tables.items():
+        joint_runs = [job for job in table.values() if job.stage == "joint"]
+        assert len({(j.steps, j.halve_at, j.lr, j.batch, j.crop) for j in joint_runs}) == 1, name
+        job = joint_runs[0]
+        assert [m / job.steps for m in job.halve_at] == pytest.approx(shares, abs=1 / job.steps)
+        assert job.lr == paper.lr
+        step = made("esr", steps=job.steps, halve_at=job.halve_at)
+        assert (step.before_step(0, 0), step.before_step(job.steps - 1, 0)) == (1, 1 / 16)
 
 
 def test_gpu_preset_keeps_its_budget():
@@ -326,6 +389,20 @@ def test_low_resolution_crops_know_their_surroundings():
     alone = lsrgan.reduced(pair.hr)
     assert torch.equal(alone[:, 3:-3, 3:-3], pair.lr[:, 3:-3, 3:-3])
     assert not torch.equal(alone, pair.lr)
+
+
+def test_all_crops_that_fit_lie_side_by_side():
+    found = lsrgan.evaluation_pairs("photos", crop=208, each=0)
+    counts = {}
+    for pair in found:
+        counts[pair.name.split()[0]] = counts.get(pair.name.split()[0], 0) + 1
+        assert pair.hr.shape == (3, 208, 208)
+        assert pair.lr.shape == (3, 52, 52)
+    whole = data.photos()
+    assert counts == {n: (whole[n].shape[1] // 208) * (whole[n].shape[2] // 208) for n in counts}
+    places = lsrgan._places(107, 160, 52, 0)
+    assert places == [(1, 2), (1, 54), (1, 106), (53, 2), (53, 54), (53, 106)]
+    assert lsrgan._places(107, 160, 52, 1) == [(27, 54)]  # the middle, as before
 
 
 def test_place_of_largest_difference():

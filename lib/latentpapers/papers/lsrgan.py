@@ -36,7 +36,8 @@ from latentpapers.train.schedule import halved_at
 # (CPU seconds, MB) of each notebook, measured on one core in a process of its own
 EXPECT = {
     "quick/1_derivation": (18, 1000), "quick/2_training": (16, 1000), "quick/3_tables": (16, 1150),
-    "quick/4_figures": (18, 1150), "quick/5_explore": (12, 1000),
+    "quick/4_figures": (18, 1150), "quick/5_explore": (14, 1000),
+    "cpu/3_tables": (24, 1000), "cpu/4_figures": (16, 1000),
 }  # fmt: skip
 FACTOR = 4
 BATCH, ITERATIONS = 16, 500_000  # of each stage, section 4.1
@@ -373,7 +374,7 @@ _SMALL = {"width": 32, "blocks": 2, "growth": 16, "critic_width": 16, "encoder_w
 SHIPPED: dict[str, Training] = _runs(
     {"data": "sr-photos", "images": 120, "steps": 1600, "lr": 1e-3, "precision": "bf16",
      "halve_at": (800, 1200, 1400), **_SMALL},
-    {"data": "sr-photos", "images": 120, "steps": 60, "features": "vgg16hed",
+    {"data": "sr-photos", "images": 120, **fine_tuning(300), "features": "vgg16hed",
      "precision": "bf16", "log_every": 20, **_SMALL},
 )  # fmt: skip
 
@@ -685,7 +686,7 @@ def measure(
 
 # Test sets and networks of the shipped scores; these pictures do not ship, so quick reads scores
 PUBLISHED_SETS = ("set5", "set14", "bsd100", "urban100")
-SCORED = ("psnr", "esr", "lsr", "cesr", "clsr")
+SCORED = ("psnr", *VARIANTS, *VALUES_OF_MU)
 
 
 def score_file(seed: int = 0) -> Path:
@@ -693,15 +694,21 @@ def score_file(seed: int = 0) -> Path:
     return paths.checkpoints() / "lsrgan" / "scores" / f"published_s{seed}.safetensors"
 
 
-def score(names: tuple[str, ...], sets: tuple[str, ...], out: Path, seed: int = 0) -> None:
+def score(
+    names: tuple[str, ...], sets: tuple[str, ...], out: Path, seed: int = 0,
+    niqe: tuple[str, ...] = (),
+) -> None:  # fmt: skip
     """Measures shipped networks, and bicubic enlargement, on whole test sets, and writes what was
     measured of every picture with the hashes of networks and pictures.
+
+    Args:
+        niqe: those of `sets` on which NIQE is measured too: pictures of 200 px a side at least.
 
     Raises:
         Missing, UnknownName: a network or a set that is not here.
     """
     found = {name: evaluation_pairs(name) for name in sets}
-    tree = {"bicubic": measure(lambda pair: bicubic(pair.lr), found, ())}
+    tree = {"bicubic": measure(lambda pair: bicubic(pair.lr), found, niqe)}
     card: dict[str, Any] = {"sets": {}, "networks": {}, "seed": seed}
     for name, pairs in found.items():
         pixels = ((pair.name, pair.hr.numpy()) for pair in pairs)
@@ -709,7 +716,7 @@ def score(names: tuple[str, ...], sets: tuple[str, ...], out: Path, seed: int = 
     for name in names:
         file = paths.checkpoints() / "lsrgan" / f"{name}_s{seed}.safetensors"
         net = load_generator(models.load(file))
-        tree[name] = measure(lambda pair, net=net: enlarge(net, pair.lr), found, ())
+        tree[name] = measure(lambda pair, net=net: enlarge(net, pair.lr), found, niqe)
         card["networks"][name] = storage.sha256_file(file)
         print(f"{name}: measured", flush=True)
     tensorfile.save(out / score_file(seed).name, tree, about=card)
@@ -872,5 +879,5 @@ def train_from_cli(arguments: list[str]) -> int:
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args(arguments)
-    score(SCORED, PUBLISHED_SETS, args.out, args.seed)
+    score(SCORED, PUBLISHED_SETS, args.out, args.seed, PUBLISHED_SETS)
     return 0
