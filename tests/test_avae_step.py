@@ -328,6 +328,10 @@ def test_train_writes_networks_that_load_with_their_card(trained):
     assert card["budget"] == 12 / 4_800_000
     assert card["config"]["method"] == "avae"
     assert card["history"]["terms"] == history.terms
+    for told, row in zip(card["history"]["rows"], history.rows, strict=True):
+        assert told[0] == row[0]
+        assert told == pytest.approx(row, rel=5e-5)  # five digits of each number
+        assert all(float(f"{v:.5g}") == v for v in told)
     label = avae.scale_of(model, "quick", "cpu", (0,))
     assert "12 images seen" in label.text()
     assert "stand-in: none" in label.text()  # the data set, under its ledger name

@@ -6,7 +6,7 @@ import math
 import pytest
 import torch
 
-from latentpapers import models, paths, weights
+from latentpapers import models, paths, tensorfile, weights
 from latentpapers.errors import Missing, UserError
 from latentpapers.latent import found, method, sphere, walk
 from latentpapers.latent.descent import Plan
@@ -96,15 +96,67 @@ def test_a_walk_without_the_weights_says_what_is_missing(monkeypatch):
         diamond.walk_of_weights("pgan_celebahq512", settings("pgan"), 1, 0, device="cpu")
 
 
+def tiny_folder(tmp_path, monkeypatch, few=8, many=12):
+    """A checkpoint folder with both forms of a search of one network."""
+    monkeypatch.setattr(diamond, "FREE", SHORT)
+    monkeypatch.setattr(paths, "checkpoints", lambda: tmp_path)
+    how, out = settings("pgan"), {}
+    for n, large in ((few, False), (many, True)):
+        out[n] = diamond.search(small("pgan"), how, n, 0, extras=4)
+        card = {"n": n, "seed": 0, "latent": 16, "search": {"start": how.start}}
+        write = found.save_small if large else found.save
+        write(diamond.searches("net", many=large), out[n], card)
+    return out
+
+
+def test_a_shipped_search_is_that_of_dozens_or_of_hundreds(tmp_path, monkeypatch):
+    made = tiny_folder(tmp_path, monkeypatch)
+    close = {"atol": 0.05, "rtol": 0}  # 8 bits of recovered codes; starts and angles are exact
+    for n, of in ((6, 8), (8, 8), (10, 12), (12, 12), (99, 12)):
+        result = diamond.shipped_search("net", n)
+        assert len(result.z0) == min(n, of)
+        torch.testing.assert_close(result.z1, made[of].z1[:n], **close)
+    # other candidates of the inversion, so another search: which file was read can be told
+    assert (made[8].z1 - made[12].z1[:8]).abs().max() > 0.5
+    diamond.searches("net", many=True).unlink()
+    assert len(diamond.shipped_search("net", 99).z0) == 8
+    with pytest.raises(Missing):
+        diamond.shipped_search("nobody", 1)
+
+
+def test_the_cli_writes_either_form(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(diamond, "FREE", SHORT)
+    model = small("pgan")
+    model.card.update(title="a network", images=8)
+    monkeypatch.setattr(models, "load", lambda name: model)
+    short = [f"--set={part}.descent.steps=3" for part in ("inversion", "proto", "sigma")]
+    words = ["--search", "net", "--n", "4", "--out", str(tmp_path), "--set=batch=4", *short]
+    for extra, name in (([], "net_s0"), (["--small"], "net_many_s0")):
+        assert diamond.train_from_cli([*words, *extra, "--extras", "2"]) == 0
+        card = tensorfile.header(tmp_path / f"{name}.safetensors")
+        assert (card["n"], card["latent"], card["network"]) == (4, 16, "net_s0")
+    assert "Search of 4 latents" in capsys.readouterr().out
+    whole = found.load(tmp_path / "net_s0.safetensors")[0]
+    card = tensorfile.header(tmp_path / "net_many_s0.safetensors")
+    less, _ = found.load_small(tmp_path / "net_many_s0.safetensors", diamond._starts_of(card))
+    torch.testing.assert_close(less.z0, whole.z0, atol=2e-3, rtol=0)  # half precision
+    assert len(less.extra["free"]) == 2
+
+
 SHIPPED = sorted((paths.checkpoints() / "diamond" / "searches").glob("*.safetensors"))
 
 
 @pytest.mark.skipif(not SHIPPED, reason="no search result of Diamond is shipped yet")
 def test_shipped_searches_belong_to_their_networks():
     for path in SHIPPED:
-        result, card = found.load(path)
-        model = models.load(f"diamond/{path.stem}")
-        assert card["network"] == path.stem
+        card = tensorfile.header(path)
+        if "_many_" in path.stem:
+            result, _ = found.load_small(path, diamond._starts_of(card))
+        else:
+            result, _ = found.load(path)
+        model = models.load(f"diamond/{card['network']}")
+        assert card["network"] == path.stem.replace("_many", "")
+        assert len(result.z0) == card["n"]
         # searched with the very network that is shipped, not with an earlier state of it
         assert card["images"] == model.card["images"]
         assert result.z0.shape[1] == diamond.pair(model).latent

@@ -62,6 +62,23 @@ def test_great_circle_is_scipys_slerp_continued():
     np.testing.assert_allclose(half[1], z0, atol=1e-9)
 
 
+def test_position_is_the_inverse_of_the_great_circle():
+    z0, z1 = codes(4, 1), codes(4, 2)
+    degrees = torch.tensor([[-179.0, -30.0, 0.0, 135.0], [45.0, 90.0, 180.0, -90.0]]).double()
+    on = sphere.great_circle(z0, z1, degrees)
+    for row, z in zip(degrees, on, strict=True):
+        # atan2 is exact to rounding; 180 may come back as -180
+        turned = (sphere.position(z0, z1, z) - row + 180) % 360 - 180
+        np.testing.assert_allclose(turned, 0, atol=1e-9)
+    np.testing.assert_allclose(sphere.position(z0, z1, z1), sphere.angle(z0, z1), rtol=1e-9)
+    # what sticks out of the plane is ignored; control: what does not is seen
+    aside = sphere.tangent(z0, torch.Generator().manual_seed(0))
+    basis = torch.stack([z0, z1], 1)
+    aside = aside - (torch.linalg.pinv(basis) @ (basis @ aside[..., None]))[..., 0]
+    np.testing.assert_allclose(sphere.position(z0, z1, z1 + aside), sphere.angle(z0, z1), rtol=1e-9)
+    assert (sphere.position(z0, z1, z1 + z0) - sphere.angle(z0, z1)).abs().min() > 1
+
+
 def test_parallel_vectors_are_refused():
     with pytest.raises(UserError, match="great circle"):
         sphere.great_circle(codes(3), -2 * codes(3), torch.tensor([10.0]))

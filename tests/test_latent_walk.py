@@ -291,3 +291,56 @@ def test_a_result_is_kept_in_half_precision(tmp_path):
     tensorfile.save(tmp_path / "b.safetensors", {"parts": {}})
     with pytest.raises(Corrupt, match="no result"):
         found.load(tmp_path / "b.safetensors")
+
+
+def test_a_small_result_needs_its_starts_and_loses_half_a_degree(tmp_path):
+    from latentpapers.errors import Corrupt
+    from latentpapers.latent import found
+
+    z0, z1 = (sphere.project(codes(5, s, 512).float()) for s in (1, 2))
+    angles = torch.tensor([130.0, -20.0, 179.0, 91.5, 0.0])
+    zp = sphere.great_circle(z0, z1, angles[None])[0]
+    extra = {"free": torch.linspace(0, 1, 3), "again": zp[:2]}
+    result = found.Found(z0, z1, zp, torch.linspace(0.5, 0.75, 5), (10.0, 20.5, 3.0), extra)
+    path = tmp_path / "a.safetensors"
+    found.save_small(path, result, {"title": "a search"})
+    back, card = found.load_small(path, z0)
+    assert card["title"] == "a search"
+    assert back.steps == result.steps
+    assert torch.equal(back.z0, z0)
+    assert torch.equal(back.sigma, result.sigma)
+    np.testing.assert_allclose(back.extra["free"], extra["free"], atol=1e-3)
+    # 8 bits of numbers up to 3.5 or so: a step of 0.03, a deviation of 0.008 in each of 512
+    for name, good, got in (("z1", z1, back.z1), ("zp", zp, back.zp),
+                            ("again", zp[:2], back.extra["again"])):  # fmt: skip
+        off = sphere.angle(good, got)
+        assert float(off.max()) < 1.0, name
+    assert float(sphere.angle(z1, back.z1).min()) > 0.1  # control: it is 8 bits that are kept
+    np.testing.assert_allclose(back.zp.norm(dim=1), math.sqrt(512), rtol=1e-5)
+    found.save(tmp_path / "b.safetensors", result, {})
+    assert path.stat().st_size < 0.4 * (tmp_path / "b.safetensors").stat().st_size
+    for starts in (z1, z0[:4]):
+        with pytest.raises(Corrupt, match="other starts"):
+            found.load_small(path, starts)
+    with pytest.raises(Corrupt, match="no small result"):
+        found.load_small(tmp_path / "b.safetensors", z0)
+    with pytest.raises(Corrupt, match="no result"):
+        found.load(path)
+
+
+def test_memory_of_a_whole_search_does_not_grow_with_the_number_of_starts():
+    """The networks hold what a search needs; they never see more than a chunk at once."""
+    short = Plan(steps=3, tolerance=0.0)
+    how = method.Search(batch=4, chunk=8)
+    how = dataclasses.replace(
+        how,
+        inversion=dataclasses.replace(how.inversion, candidates=20, descent=short),
+        proto=dataclasses.replace(how.proto, descent=short),
+        sigma=dataclasses.replace(how.sigma, descent=dataclasses.replace(short, rate=0.01)),
+    )
+    seen = {}
+    for n, chunk in ((8, 8), (80, 8), (80, 40)):
+        toy = Toy()
+        method.search(toy.pair(), codes(n, 1), codes(20, 2), dataclasses.replace(how, chunk=chunk))
+        seen[n, chunk] = max(toy.sizes)
+    assert seen == {(8, 8): 8, (80, 8): 8, (80, 40): 40}  # the last one is the control

@@ -38,7 +38,7 @@ def open_image(source: Path | bytes) -> "Image":
     Raises:
         UserError: no image, too many pixels, or a mode without an agreed range; names the file.
     """
-    from PIL import Image, ImageOps
+    from PIL import Image, ImageOps, UnidentifiedImageError
 
     name = "an image" if isinstance(source, bytes) else str(source)
     try:
@@ -48,6 +48,8 @@ def open_image(source: Path | bytes) -> "Image":
             return _rgb(ImageOps.exif_transpose(image))
     except (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError) as error:
         reason = " ".join(str(error).split())[:120]
+        if isinstance(error, UnidentifiedImageError):  # Pillow names the buffer's address
+            reason = "its content is no picture format that is known"
         raise UserError(f"cannot read {name} ({reason}); remove or replace it.") from error
 
 

@@ -59,6 +59,20 @@ def great_circle(
     return math.sqrt(z0.shape[-1]) * (torch.cos(t) * u + torch.sin(t) * tangent / size)
 
 
+def position(z0: Codes, z1: Codes, z: Codes) -> Float[Tensor, "N"]:
+    """Where `z` lies on the great circle from z0 through z1: the angle from z0 in degrees, in
+    (-180, 180], positive on z1's side; the inverse of `great_circle`.
+
+    Args:
+        z0, z1: two codes each, not parallel.
+        z: a code each; what points out of the circle's plane is ignored.
+    """
+    u = z0 / z0.norm(dim=-1, keepdim=True)
+    aside = z1 - (z1 * u).sum(-1, keepdim=True) * u
+    v = aside / aside.norm(dim=-1, keepdim=True).clamp(min=_TINY)
+    return torch.rad2deg(torch.atan2((z * v).sum(-1), (z * u).sum(-1)))
+
+
 def tangent(z: Codes, generator: torch.Generator) -> Codes:
     """A random unit vector at right angles to each code."""
     noise = torch.randn(z.shape, generator=generator, dtype=z.dtype, device=generator.device)

@@ -21,6 +21,7 @@ from latentpapers.train.history import History
 Progress = Callable[..., None]
 Networks = dict[str, dict[str, Tensor]]
 _POINTS = 60  # of a curve on a card: enough to draw
+_DIGITS = 5  # of each number there: a curve is half of a small network's file
 
 
 def state_of(path: Path) -> Path:
@@ -131,7 +132,7 @@ class Runs:
         card = {
             "config": config.as_dict(job), "seed": seed,
             "steps": about["step"], "images": about["images"], "seconds": about["seconds"],
-            "history": {"terms": history.terms, "rows": history.rows[every - 1 :: every]},
+            "history": {"terms": history.terms, "rows": _short(history.rows[every - 1 :: every])},
         }  # fmt: skip
         card |= self.card(job, path, about["images"], nets)
         kept = {n: v for n, v in nets.items() if not only or n in only}
@@ -173,6 +174,10 @@ class Runs:
         parser.add_argument("--device", default="cpu")
         parser.add_argument("--set", action="append", default=[], metavar="FIELD=VALUE")
         return parser
+
+
+def _short(rows: list[list[float | None]]) -> list[list[float | None]]:
+    return [[float(f"{v:.{_DIGITS}g}") if isinstance(v, float) else v for v in r] for r in rows]
 
 
 def print_progress(step: int, steps: int, terms: dict[str, float], rate: float) -> None:
