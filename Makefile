@@ -82,7 +82,7 @@ test-floor:  ## the unit tests with the oldest versions that pyproject.toml allo
 test-slurm: $(READY)  ## the plan on a Slurm of one node (root; Debian's slurmctld slurmd slurm-client munge)
 	@LATENTPAPERS_SLURM=1 OMP_NUM_THREADS=1 $(PYTHON) -m pytest tests/test_slurm.py
 
-test-browser: $(READY)  ## a real browser moves every slider (needs chromium; installs JupyterLab apart)
+test-browser: $(READY)  ## a real browser uses every widget and the gallery (needs chromium; installs JupyterLab apart)
 	@UV="$(UV)" LATENTPAPERS_PYTHON="$(abspath $(PYTHON))" bash ci/browser.sh
 
 words: $(READY)  ## rewrite what is generated: README, results/README.md, gaps, floors, links

@@ -9,5 +9,5 @@ uv=${UV:-uv}
 export LATENTPAPERS_BROWSER=1 LATENTPAPERS_REACTION="${LATENTPAPERS_REACTION:-0.7}"
 export LATENTPAPERS_SHOTS="${LATENTPAPERS_SHOTS:-build/screenshots}"
 export LATENTPAPERS_PYTHON="${LATENTPAPERS_PYTHON:-$PWD/.venv/bin/python}" OMP_NUM_THREADS=1
-.venv-browser/bin/python -m pytest -rs tests/test_browser.py "$@"
+.venv-browser/bin/python -m pytest -rs tests/test_browser_gallery.py tests/test_browser.py "$@"
 echo "screenshots and reactions: $LATENTPAPERS_SHOTS"

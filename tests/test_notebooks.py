@@ -83,6 +83,18 @@ def test_words_come_before_code(notebook):
         assert run <= 4, source(cell)
 
 
+def test_solutions_are_folded_and_run(notebook):
+    """Words in a closed fold; code whose source is folded and that holds or shows something."""
+    _, nb = notebook
+    exercises = [c for c in nb["cells"] if "exercises" in tags(c) and c["cell_type"] == "markdown"]
+    assert any("<details><summary>" in source(c) for c in exercises)
+    solutions = [c for c in code(nb) if "solution" in tags(c)]
+    assert solutions, "no executed solution"
+    for cell in solutions:
+        assert cell["metadata"].get("jupyter", {}).get("source_hidden"), source(cell)
+        assert cell["outputs"] or "assert" in source(cell), source(cell)
+
+
 def test_outputs_are_committed_and_clean(notebook):
     path, nb = notebook
     assert any(c["outputs"] for c in code(nb)), "no outputs: make refresh"

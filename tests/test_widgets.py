@@ -45,7 +45,12 @@ def test_ranges_give_fitting_sliders():
     assert kind.options == ("a", "b")
 
 
-@pytest.mark.parametrize("given", [(1, 0), (1,), 3, [], "ab", (0, 1, 2, 3, 4)])
+def test_a_list_starts_where_it_is_told_to():
+    view = widgets.slider_view(lambda kind: image(0), delay=0, kind=(["a", "b"], "b"))
+    assert view.sliders["kind"].value == "b"
+
+
+@pytest.mark.parametrize("given", [(1, 0), (1,), 3, [], "ab", (0, 1, 2, 3, 4), (["a"], "b")])
 def test_bad_ranges_are_refused(given):
     with pytest.raises(UserError, match="range 'level'"):
         widgets.slider_view(image, level=given)
@@ -64,6 +69,35 @@ def test_an_error_in_a_callback_is_shown_and_goes_away():
     assert "lie in" in view.message.value
     assert view.picture.value == before
     view.sliders["level"].value = 1.0
+    assert view.message.value == ""
+
+
+def file(content):
+    from datetime import UTC, datetime
+
+    now = datetime(2000, 1, 1, tzinfo=UTC)
+    return ({"name": "a.png", "type": "image/png", "size": len(content), "content": content,
+             "last_modified": now},)  # fmt: skip
+
+
+def test_an_uploaded_file_is_used_and_drawn():
+    given = {"level": -1.0}
+    view = widgets.slider_view(lambda other: image(given["level"], other), delay=0, other=(0, 1))
+    box = widgets.with_upload(view, lambda content: given.update(level=float(content)))
+    assert (shown(view.picture.value) == 0).all()
+    box.button.value = file(b"1.0")
+    assert (shown(view.picture.value) == 255).all()
+    assert box.children == (box.button, view)
+
+
+def test_an_uploaded_file_that_is_none_is_refused_in_words():
+    view = widgets.slider_view(image, delay=0, level=(0.0, 1.0))
+    box = widgets.with_upload(view, float)
+    before = view.picture.value
+    box.button.value = file(b"no number")
+    assert "ValueError" in view.message.value
+    assert view.picture.value == before
+    box.button.value = file(b"1.0")
     assert view.message.value == ""
 
 
@@ -157,6 +191,12 @@ def test_a_live_kernel_gets_widget_and_strip(kernel):
     assert len(kernel) == 1
     assert kernel[0].sliders.keys() == {"level"}
     assert len(fig.axes) == 5
+
+
+def test_a_live_list_starts_at_what_the_strip_holds(kernel):
+    widgets.show(lambda level, other: image(level), "level", VALUES, fixed={"other": 3},
+                 level=(-1.0, 1.0), other=[1, 3])  # fmt: skip
+    assert kernel[0].sliders["other"].value == 3
 
 
 def test_a_batch_run_gets_the_strip_alone(kernel, monkeypatch):

@@ -178,7 +178,7 @@ def _is_page(name: str) -> bool:
 
 
 def _page_order(name: str) -> tuple[int, str]:
-    kinds = ("results_paper", "results_gpu", "results_quick", "equations", "errata")
+    kinds = (*(f"results_{preset}" for preset in sources.PRESETS), "equations", "errata")
     return (kinds.index(name) if name in kinds else len(kinds), name)
 
 
@@ -510,9 +510,12 @@ def _notebook(file: Path, folder: str) -> dict[str, str | bytes | Path]:
 
 def _offline(cell: dict[str, Any], words: Callable[[str], str]) -> None:
     """A cell without widget views, which need a script from elsewhere, and with the site's links;
-    pictures stay."""
+    pictures stay, the code of a solution is folded."""
     if cell["cell_type"] == "markdown":
         cell["source"] = words("".join(cell["source"]))
+    tags = cell["metadata"].get("tags", [])
+    if "solution" in tags and cell["cell_type"] == "code" and "hide-input" not in tags:
+        cell["metadata"] = {**cell["metadata"], "tags": [*tags, "hide-input"]}
     if "outputs" in cell:
         cell["outputs"] = [o for o in cell["outputs"] if not _is_widget(o)]
     for output in cell.get("outputs", []):

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from latentpapers import paths, storage
-from latentpapers.config import named
+from latentpapers.config import NAMES, named
 from latentpapers.errors import UserError
 from latentpapers.report import sources
 from latentpapers.report.tables import NOTHING, markdown_row
@@ -45,29 +45,48 @@ def readme_table(costs: Costs | None = None, *, base: Path | None = None) -> str
 
 
 def pictures_table(base: Path | None = None, *, preset: str = "quick") -> str:
-    """Markdown: a column a paper with a picture that a run made, its caption, how its claims came
-    out, and the scale label.
+    """Markdown: a line a paper with a picture that a run made; beside it the paper's title, what
+    the picture shows, how its claims came out, and the scale label.
 
     The pictures are those of the start page (`results/<preset>/start/figures/<paper>.png`).
     """
     folder = (base or paths.results()) / preset / "start" / "figures"
-    columns = [_picture(paper, folder, base) for paper in sources.papers()]
-    rows = list(zip(*columns, strict=True))
-    return "\n".join([markdown_row(rows[0]), markdown_row([":---:"] * len(columns)),
-                      *map(markdown_row, rows[1:])]) + "\n"  # fmt: skip
+    lines = [_picture(paper, folder, base) for paper in sources.papers()]
+    # unbreakable, so that a narrow page does not shrink the pictures
+    left = "picture made by a shipped network".replace(" ", "&nbsp;")
+    table = _table([left, "paper, and what came of its claims"], lines)
+    return f"{table}\n\n{_scales(folder, base)}\n"
 
 
-def _picture(paper: str, folder: Path, base: Path | None) -> tuple[str, str, str, str]:
-    """Heading, picture, what it shows and how the claims came out, label."""
-    facts = sources.read_json(folder / f"{paper}.json")
-    title = f"[`{paper}`](notebooks/{paper}/)"
+def _scales(folder: Path, base: Path | None) -> str:
+    """At which scales there are results, how little the shipped networks saw, what has not run."""
+    facts = (sources.read_json(folder / f"{paper}.json") for paper in sources.papers())
+    shares = [100 * f["scale"]["budget"] for f in facts if f and f["scale"]["budget"]]
+    have = {name for paper in sources.papers() for name in sources.presets(paper, base)}
+    run = ", ".join(f"`{name}`" for name in NAMES if name in have) or "none"
+    text = f"Results so far: {run}"
+    if shares:
+        text += (f"; the networks in the pictures saw {min(shares):.1g} to {max(shares):.2g} % of "
+                 "the images that the papers' networks saw")  # fmt: skip
+    for name in (name for name in NAMES if name not in have):
+        seeds = " SEEDS=0,1,2" if name in ("gpu", "paper") else ""
+        text += f". `{name}`: not run yet, command `make reproduce PRESET={name}{seeds}`"
+    return f"*{text}.*"
+
+
+def _picture(paper: str, folder: Path, base: Path | None) -> list[str]:
+    """The picture, and the words beside it."""
+    facts, book = sources.read_json(folder / f"{paper}.json"), sources.ledger(paper)
     kinds = Counter(j.kind for j in sources.judged(paper, base))
     came = ", ".join(f"{kinds[k]} {word}" for k, word in _KINDS.items() if kinds[k])
+    title = f" *{book.values.title}*" if book is not None else ""
+    words = [f"**[`{paper}`](notebooks/{paper}/)**{title}", f"**{came or NOTHING}**"]
     if not facts:
-        return title, "no network is shipped yet", came or NOTHING, NOTHING
+        return ["no network is shipped yet", "<br>".join(words)]
     place = f"{folder.parents[2].name}/{folder.parents[1].name}/start/figures/{paper}.png"
-    picture = f'<img src="{place}" width="190" alt="{facts["caption"]}">'
-    return title, picture, f"{facts['caption']}<br>**{came}**", f"<sub>{facts['label']}</sub>"
+    picture = f'<img src="{place}" width="260" alt="{facts["caption"]}">'
+    words[1:1] = [facts["caption"]]
+    return [picture, "<br>".join([*words, f"<sub>{facts['label']}</sub>"])]
 
 
 def preset_table(costs: Costs) -> str:

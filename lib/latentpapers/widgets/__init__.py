@@ -120,12 +120,12 @@ def slider_view(draw: Draw, *, delay: float = 0.15, **ranges: Any) -> "ipywidget
     Args:
         draw: called with one keyword a range; returns what `png` takes.
         delay: seconds of rest before the picture is drawn anew; 0 draws at once.
-        ranges: name -> (low, high), (low, high, step), (low, high, step, start), or a list of
-            choices. Whole numbers give a slider of whole numbers.
+        ranges: name -> (low, high), (low, high, step), (low, high, step, start), a list of
+            choices, or (list, first choice). Whole numbers give a slider of whole numbers.
 
     Returns:
         A box whose children are the sliders, the picture and a line for errors; attributes
-        `sliders` (by name), `picture` and `message`.
+        `sliders` (by name), `picture`, `message` and `redraw()`.
 
     Raises:
         UserError: no range, or one that is no range; and whatever the first drawing raises.
@@ -151,7 +151,42 @@ def slider_view(draw: Draw, *, delay: float = 0.15, **ranges: Any) -> "ipywidget
     for slider in sliders.values():
         slider.observe(lambda _change: later(), names="value")
     box = w.VBox([*sliders.values(), picture, message])
-    box.sliders, box.picture, box.message = sliders, picture, message
+    box.sliders, box.picture, box.message, box.redraw = sliders, picture, message, redraw
+    return box
+
+
+def with_upload(
+    view: "ipywidgets.VBox", use: Callable[[bytes], None], *, label: str = "your picture"
+) -> "ipywidgets.VBox":
+    """A button above a `slider_view` that hands a file of the reader's to `use`, then draws anew.
+
+    The file goes to the kernel and nowhere else. What `use` raises is shown below the picture,
+    which stays as it was.
+
+    Args:
+        view: what `slider_view` returned.
+        use: called with the content of the chosen file.
+        label: on the button.
+
+    Returns:
+        A box with attributes `button` and `view`.
+    """
+    import ipywidgets as w
+
+    button = w.FileUpload(accept="image/*", description=label)
+
+    def chosen(change: Mapping[str, Any]) -> None:
+        try:
+            for file in change["new"]:
+                use(bytes(file["content"]))
+        except Exception as error:  # as in slider_view: nobody reads a kernel's log
+            view.message.value = _red(error)
+        else:
+            view.redraw()
+
+    button.observe(chosen, names="value")
+    box = w.VBox([button, view])
+    box.button, box.view = button, view
     return box
 
 
@@ -165,15 +200,21 @@ def _red(error: Exception) -> str:
     return f'<span style="color:#c1121f">{html.escape(f"{type(error).__name__}: {error}")}</span>'
 
 
+def _is_choice(given: Any) -> bool:
+    return isinstance(given, tuple) and len(given) == 2 and isinstance(given[0], list)
+
+
 def _control(name: str, given: Any) -> Any:
     import ipywidgets as w
 
     style: dict[str, Any] = {"description": name.replace("_", " "), "continuous_update": False}
     style["style"] = {"description_width": "initial"}
-    if isinstance(given, list):
-        if not given:
-            raise UserError(f"range {name!r} has no choices.")
-        return w.SelectionSlider(options=given, **style)
+    choices, chosen = given if _is_choice(given) else (given, None)
+    if isinstance(choices, list):
+        if not choices or (chosen is not None and chosen not in choices):
+            raise UserError(f"range {name!r} has no choice {chosen!r}.")
+        first = choices[0] if chosen is None else chosen
+        return w.SelectionSlider(options=choices, value=first, **style)
     if not isinstance(given, tuple) or not 2 <= len(given) <= 4 or not given[0] < given[1]:
         raise UserError(
             f"range {name!r} must be (low, high[, step[, start]]) or a list, not {given!r}."
@@ -241,7 +282,8 @@ def show(
 
     Args:
         draw, name, values, fixed: as in `static_strip`.
-        ranges: as in `slider_view`; a parameter in `fixed` without a range keeps its value.
+        ranges: as in `slider_view`; a parameter in `fixed` without a range keeps its value, and a
+            list starts at its value in `fixed`.
 
     Returns:
         The strip's figure; the cell ends with `plt.show()`.
@@ -249,6 +291,9 @@ def show(
     if live():
         from IPython.display import display
 
-        held = {k: v for k, v in (fixed or {}).items() if k not in ranges}
-        display(slider_view(lambda **given: draw(**held, **given), **ranges))
+        given = dict(fixed or {})
+        held = {k: v for k, v in given.items() if k not in ranges}
+        ranges = {k: (v, given[k]) if isinstance(v, list) and k in given else v
+                  for k, v in ranges.items()}  # fmt: skip
+        display(slider_view(lambda **now: draw(**held, **now), **ranges))
     return static_strip(draw, name, values, fixed=fixed)

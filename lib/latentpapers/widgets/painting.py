@@ -120,6 +120,7 @@ def paint_view(
         for row in canvas.image[0]
     ]
     picture = w.Image(format="png", value=widgets.png(draw(canvas.image.copy())))
+    picture.layout = w.Layout(align_self="flex-start", margin="0 0 0 12px")  # never stretched
     message = w.HTML(value="")
     box = w.VBox(
         [
