@@ -51,6 +51,39 @@ def test_paired_difference_refuses_other_images():
             intervals.paired_difference(bad, bad)
 
 
+def test_crops_of_one_photograph_count_as_one_draw():
+    """Copies of a value add no evidence: the interval is that of the values themselves."""
+    x = np.random.default_rng(0).normal(0.2, 1, 40)
+    names = [f"photo {i}" for i in range(40)]
+    copies, of = np.tile(x, 9), names * 9
+    once = intervals.bootstrap_mean(x, resamples=4000)
+    ours = intervals.bootstrap_mean(copies, groups=of, resamples=4000)
+    # quantiles of 4000 draws each: 0.05 of the spread 1 / sqrt(40), 5 standard errors
+    near = 5 * 0.05 / np.sqrt(40)
+    assert [ours.low, ours.high] == pytest.approx([once.low, once.high], abs=near)
+    assert ours.method == "bootstrap over 40 photographs, 95 %"
+    naive = intervals.bootstrap_mean(copies, resamples=4000)  # the control: three times too narrow
+    assert naive.high - naive.low < 0.4 * (ours.high - ours.low)
+    spread = intervals.bootstrap_std(copies, groups=of, resamples=4000)
+    alone = intervals.bootstrap_std(x, resamples=4000)
+    assert [spread.low, spread.high] == pytest.approx([alone.low, alone.high], abs=near)
+    assert spread.value == pytest.approx(x.std())
+
+
+def test_groups_are_drawn_whole_and_weigh_by_their_size():
+    of = ["a", "a", "a", "b", "c"]
+    weights = intervals.drawn(of, 5, 500, np.random.default_rng(0))
+    assert np.allclose(weights.sum(1), 1)
+    assert np.array_equal(weights[:, 0], weights[:, 1])
+    assert np.array_equal(weights[:, 1], weights[:, 2])
+    x = np.array([1.0, 2, 3, 10, 20])
+    slow = [np.sqrt(np.average((x - np.average(x, weights=w)) ** 2, weights=w)) for w in weights]
+    assert np.allclose(intervals.weighted_std(x, weights), slow)
+    for bad in (["a"] * 5, ["a", "b"]):
+        with pytest.raises(UserError, match="2 or more groups"):
+            intervals.drawn(bad, 5, 10, np.random.default_rng(0))
+
+
 # --- seeds -----------------------------------------------------------------------------------
 
 

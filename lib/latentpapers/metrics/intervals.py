@@ -4,6 +4,7 @@ import dataclasses
 from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
+from jaxtyping import Float
 from torch import Tensor
 
 from latentpapers import seeds
@@ -11,19 +12,53 @@ from latentpapers.errors import UserError
 from latentpapers.metrics.protocol import Score
 
 _OVER_IMAGES = "bootstrap over images, 95 %"
+Groups = Sequence[str] | None
+"""What each image was cut from; None: every image is a picture of its own."""
 
 
-def bootstrap_mean(values: Tensor | np.ndarray, *, resamples: int = 2000, seed: int = 0) -> Score:
-    """Percentile bootstrap of the mean over images.
+def drawn(
+    groups: Groups, n: int, resamples: int, rng: np.random.Generator
+) -> Float[np.ndarray, "R N"]:
+    """Weights of `n` images in each resample, rows of sum 1: images or whole groups are drawn.
+
+    Crops of one photograph resemble each other, so the photographs are what is independent:
+    resampling crops one by one would promise too narrow an interval.
 
     Raises:
-        UserError: fewer than 2 values, or one that is not finite.
+        UserError: another number of images, or fewer than 2 groups.
+    """
+    names, of = np.unique(np.arange(n) if groups is None else groups, return_inverse=True)
+    if len(of) != n or len(names) < 2:
+        raise UserError(f"a bootstrap needs 2 or more groups of its {n} images; {len(names)} came.")
+    times = rng.multinomial(len(names), np.full(len(names), 1 / len(names)), resamples)[:, of]
+    return times / times.sum(1, keepdims=True)
+
+
+def method(groups: Groups, paired: bool = False) -> str:
+    """How an interval was made, as results say it."""
+    what = "images" if groups is None else f"{len(set(groups))} photographs"
+    return f"{'paired ' * paired}bootstrap over {what}, 95 %"
+
+
+def bootstrap_mean(
+    values: Tensor | np.ndarray, *, groups: Groups = None, resamples: int = 2000, seed: int = 0
+) -> Score:
+    """Percentile bootstrap of the mean over images.
+
+    Args:
+        groups: photographs that the images were cut from; they are then drawn whole.
+
+    Raises:
+        UserError: fewer than 2 values, or one that is not finite; as `drawn`.
     """
     x = _row(values)
     rng = seeds.numpy(seed, "bootstrap", "mean")
-    draws = x[rng.integers(0, len(x), (resamples, len(x)))].mean(1)
+    if groups is None:
+        draws = x[rng.integers(0, len(x), (resamples, len(x)))].mean(1)
+    else:
+        draws = drawn(groups, len(x), resamples, rng) @ x
     low, high = np.quantile(draws, [0.025, 0.975])
-    return Score(float(x.mean()), float(low), float(high), len(x), _OVER_IMAGES)
+    return Score(float(x.mean()), float(low), float(high), len(x), method(groups))
 
 
 def bootstrap_ratio(
@@ -46,7 +81,9 @@ def bootstrap_ratio(
                  "bootstrap over images, both samples, 95 %")  # fmt: skip
 
 
-def bootstrap_std(values: Tensor | np.ndarray, *, resamples: int = 2000, seed: int = 0) -> Score:
+def bootstrap_std(
+    values: Tensor | np.ndarray, *, groups: Groups = None, resamples: int = 2000, seed: int = 0
+) -> Score:
     """Population standard deviation (ddof 0) over images; percentile bootstrap.
 
     Resampling repeats values, so the interval sits low by a factor of about 1 - 1 / (2 n).
@@ -56,14 +93,26 @@ def bootstrap_std(values: Tensor | np.ndarray, *, resamples: int = 2000, seed: i
     """
     x = _row(values)
     rng = seeds.numpy(seed, "bootstrap", "std")
-    draws = x[rng.integers(0, len(x), (resamples, len(x)))].std(1)
+    if groups is None:
+        draws = x[rng.integers(0, len(x), (resamples, len(x)))].std(1)
+    else:
+        draws = weighted_std(x, drawn(groups, len(x), resamples, rng))
     low, high = np.quantile(draws, [0.025, 0.975])
-    return Score(float(x.std()), float(low), float(high), len(x), _OVER_IMAGES)
+    return Score(float(x.std()), float(low), float(high), len(x), method(groups))
+
+
+def weighted_std(
+    x: Float[np.ndarray, "N"], weights: Float[np.ndarray, "R N"]
+) -> Float[np.ndarray, "R"]:
+    """Population standard deviation of `x` under each row of weights."""
+    apart = x - x.mean()  # so that the difference of squares below cancels nothing
+    return np.sqrt(np.maximum(weights @ apart**2 - (weights @ apart) ** 2, 0))
 
 
 def paired_difference(
-    a: Tensor | np.ndarray, b: Tensor | np.ndarray, *, resamples: int = 2000, seed: int = 0
-) -> Score:
+    a: Tensor | np.ndarray, b: Tensor | np.ndarray, *, groups: Groups = None,
+    resamples: int = 2000, seed: int = 0,
+) -> Score:  # fmt: skip
     """mean(a) - mean(b) of two methods on the same images; "A beats B" if 0 lies outside.
 
     What the images share (an easy image is easy for both) cancels, so the interval is far
@@ -71,6 +120,7 @@ def paired_difference(
 
     Args:
         a, b: one value per image, in the same order.
+        groups: as in `bootstrap_mean`.
 
     Raises:
         UserError: as `bootstrap_mean`, or different numbers of images.
@@ -78,8 +128,8 @@ def paired_difference(
     x, y = _row(a), _row(b)
     if len(x) != len(y):
         raise UserError(f"pairs need the same images on both sides, not {len(x)} and {len(y)}.")
-    found = bootstrap_mean(x - y, resamples=resamples, seed=seed)
-    return dataclasses.replace(found, method="paired bootstrap over images, 95 %")
+    found = bootstrap_mean(x - y, groups=groups, resamples=resamples, seed=seed)
+    return dataclasses.replace(found, method=method(groups, paired=True))
 
 
 def over_seeds(values: Sequence[float]) -> Score:

@@ -5,7 +5,7 @@ generator and encoder alone with L1 (`stage="psnr"`), then generator, discrimina
 together, from that one file.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -751,18 +751,28 @@ def has_ma() -> bool:
     return True
 
 
-def differences(first: Values, second: Values, column: str, *, spread: bool = False) -> dict[
-    str, Score
-]:  # fmt: skip
+def photographs(pairs: list[data.Pair]) -> tuple[str, ...] | None:
+    """What each picture was cut from; None where every picture is whole."""
+    whole = tuple(pair.name.rpartition(" ")[0] for pair in pairs)
+    return whole if all(whole) else None
+
+
+def differences(
+    first: Values, second: Values, column: str, *, spread: bool = False,
+    groups: Mapping[str, intervals.Groups] | None = None,
+) -> dict[str, Score]:  # fmt: skip
     """`first` less `second` on the same pictures: a set each, and `all images` pooled.
 
     Args:
         spread: of the standard deviations over pictures, not of the means.
+        groups: set -> the photographs that its pictures were cut from (`photographs`).
     """
     both = {name: (first[name][column], second[name][column]) for name in first}
+    of = {name: (groups or {}).get(name) for name in both}
     both["all images"] = tuple(torch.cat([pair[i] for pair in both.values()]) for i in (0, 1))
+    of["all images"] = of[next(iter(of))] if len(of) == 1 else None
     how = spread_difference if spread else intervals.paired_difference
-    return {name: how(a, b) for name, (a, b) in both.items()}
+    return {name: how(a, b, groups=of[name]) for name, (a, b) in both.items()}
 
 
 def worst_set(found: dict[str, Score], *, higher: bool, leave: tuple[str, ...] = ()) -> Score:
@@ -777,23 +787,28 @@ def worst_set(found: dict[str, Score], *, higher: bool, leave: tuple[str, ...] =
     return min(scores, key=lambda s: s.low) if higher else max(scores, key=lambda s: s.high)
 
 
-def spread_difference(a: PerImage, b: PerImage, *, resamples: int = 2000, seed: int = 0) -> Score:
+def spread_difference(
+    a: PerImage, b: PerImage, *, groups: intervals.Groups = None, resamples: int = 2000,
+    seed: int = 0,
+) -> Score:  # fmt: skip
     """Population standard deviation of `a` less that of `b`; pictures are resampled together."""
     x, y = (v.double().numpy() for v in (a, b))
-    index = numpy(seed, "bootstrap", "spread").integers(0, len(x), (resamples, len(x)))
-    draws = x[index].std(1) - y[index].std(1)
-    return _score(float(x.std() - y.std()), draws, len(x), "paired bootstrap over images, 95 %")
+    weights = intervals.drawn(groups, len(x), resamples, numpy(seed, "bootstrap", "spread"))
+    draws = intervals.weighted_std(x, weights) - intervals.weighted_std(y, weights)
+    how = intervals.method(groups, paired=True)
+    return _score(float(x.std() - y.std()), draws, len(x), how)
 
 
-def range_of_means(several: list[PerImage], *, resamples: int = 2000, seed: int = 0) -> Score:
+def range_of_means(
+    several: list[PerImage], *, groups: intervals.Groups = None, resamples: int = 2000,
+    seed: int = 0,
+) -> Score:  # fmt: skip
     """Largest less smallest mean of several networks; pictures are resampled together."""
     x = torch.stack([v.double() for v in several]).numpy()
-    count = x.shape[1]
-    index = numpy(seed, "bootstrap", "range").integers(0, count, (resamples, count))
-    means = x[:, index].mean(2)
+    weights = intervals.drawn(groups, x.shape[1], resamples, numpy(seed, "bootstrap", "range"))
+    means = x @ weights.T
     value = float(x.mean(1).max() - x.mean(1).min())
-    draws = means.max(0) - means.min(0)
-    return _score(value, draws, count, "bootstrap over images, 95 %")
+    return _score(value, means.max(0) - means.min(0), x.shape[1], intervals.method(groups))
 
 
 def _score(value: float, draws: Any, n: int, how: str) -> Score:

@@ -74,7 +74,7 @@ def current_words(notebook: dict, paper: str, name: str) -> dict:
 
 _NOT_RUN = "not run yet; command: `make reproduce PRESET={} SEEDS=0,1,2`"
 _WHERE = {
-    "quick": "2 CPU cores", "cpu": "2 CPU cores, patience", "gpu": "one modern GPU",
+    "quick": "2 CPU cores", "cpu": "2 CPU cores, some tens of minutes", "gpu": "one modern GPU",
     "paper": "one or many GPUs",
 }  # fmt: skip
 
