@@ -516,3 +516,17 @@ def test_diagrams_get_a_palette_and_clear_pictures_stay():
     assert (pixels == diagram).all()  # up to 256 colours nothing is lost
     clear = np.dstack([diagram, np.full((64, 64), 7, np.uint8)])
     assert mode_of(scrub._scrub_output(output(clear, "RGBA"))) == "RGBA"
+
+
+@pytest.mark.parametrize(("preset", "kept"), [("cpu", {"table_1"}), ("gpu", {"fig_1", "table_1"})])
+def test_cpu_commits_the_plots_of_tables_and_no_picture_sheets(bed, preset, kept):
+    made = plan.Plan(jobs(Request(preset, ("avae",))))
+    folder = next(j for j in made.jobs if j.notebook == "3_tables").folder / "figures"
+    folder.mkdir(parents=True)
+    for name in ("fig_1", "table_1"):
+        for suffix in (".png", ".npz", ".json"):
+            (folder / f"{name}{suffix}").write_bytes(b"x")
+    pattern = collect.figures_kept(preset)
+    found = collect._figures(made, pattern)
+    assert {name.split("/")[1].split(".")[0] for name in found} == kept
+    assert len(found) == 3 * len(kept)

@@ -122,7 +122,7 @@ def distil(plan: Plan, paper: str, request: Request) -> dict[str, bytes]:
     rows = sorted(pooled(rows), key=order)
     files = {"metrics.jsonl": "".join(storage.dumps(r) + "\n" for r in rows).encode()}
     files |= _tables(plan, paper, rows)
-    files |= _figures(plan, "table_*" if request.preset == "cpu" else "*")
+    files |= _figures(plan, figures_kept(request.preset))
     if has_ledger(paper):
         files["claims.json"] = _claims(paper, rows, request.preset)
     if request.preset not in config.FROM_SHIPPED:  # what a GPU did is evidence; a CPU repeats it
@@ -152,9 +152,13 @@ def _tables(plan: Plan, paper: str, rows: list[dict[str, Any]]) -> dict[str, byt
     return files
 
 
+def figures_kept(preset: str) -> str:
+    """The pattern of the figures' ids that are committed: of cpu the plots of tables alone, for its
+    pictures are those of the networks that quick shows."""
+    return "table_*" if preset == "cpu" else "*"
+
+
 def _figures(plan: Plan, kept: str) -> dict[str, bytes]:
-    """The figures whose ids match `kept`: of cpu the plots of tables alone, its pictures being what
-    quick's networks paint, which quick shows."""
     files: dict[str, bytes] = {}
     owner: dict[str, str] = {}
     for job in plan.jobs:  # of several seeds the first one's figure counts
