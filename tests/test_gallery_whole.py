@@ -80,7 +80,8 @@ def unlabelled(pages: dict[str, str]) -> tuple[list[Path], int]:
             page, found = pages[f"{paper}/results_{preset}.html"], sources.results(paper, preset)
             for figure in found.figures():
                 count += 1
-                section = re.search(rf'<section id="{anchor(figure.stem)}">.*?</section>', page,
+                own = anchor(figure.stem) + "-drawn" * figure.stem.startswith("table_")
+                section = re.search(rf'<section id="{own}">.*?</section>', page,
                                     re.DOTALL)  # fmt: skip
                 words = html.unescape(section[0]) if section else ""
                 label = found.facts(figure)["label"]

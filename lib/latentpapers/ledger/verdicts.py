@@ -287,7 +287,7 @@ def decide(
         return Verdict(claim.id, INCONSISTENT, (), f"Erratum {erratum.id}: {erratum.problem}")
     if claim.status == "todo" and not (claim.missing and not claim.rules):
         return Verdict(claim.id, UNDECIDED, (), "No rule has been written for this claim yet.")
-    rule = claim.rules.get(preset) or (claim.rules.get("quick") if preset == "cpu" else None)
+    rule = rule_of(claim, preset)
     if rule is None:
         return Verdict(claim.id, NOT_TESTABLE, (), _no_rule(claim, preset))
     samples = [_sample(ref, rows, claim.about) for ref in refs(rule)]
@@ -295,6 +295,11 @@ def decide(
     if absent:
         return Verdict(claim.id, UNDECIDED, (), f"No run has measured {' nor '.join(absent)} yet.")
     return _judge(claim, rule, [s for s in samples if s is not None], book)
+
+
+def rule_of(claim: Claim, preset: str) -> Rule | None:
+    """The rule that decides a claim in a preset, None if there is none."""
+    return claim.rules.get(preset) or (claim.rules.get("quick") if preset == "cpu" else None)
 
 
 def decide_all(rows: Iterable[Row], preset: str, ledger: "_ledger.Ledger") -> list[Verdict]:

@@ -240,10 +240,11 @@ def _table_section(result: sources.Results, path: Path, book: Any) -> str:
 def _verdicts(result: sources.Results, id: str, book: Any) -> str:
     """The claims whose rule reads this table or figure, with the verdict of this preset."""
     from latentpapers.ledger.schemas import refs
+    from latentpapers.ledger.verdicts import rule_of
 
     lines = []
     for claim in book.claims.claims if book is not None else ():
-        rule, entry = claim.rules.get(result.preset), result.verdicts.get(claim.id)
+        rule, entry = rule_of(claim, result.preset), result.verdicts.get(claim.id)
         if rule is None or entry is None or id not in {ref.id for ref in refs(rule)}:
             continue
         kind = sources.KINDS.get(entry["verdict"], "undecided")
@@ -272,7 +273,8 @@ def _figure_section(result: sources.Results, path: Path, book: Any) -> str:
     entry, facts = entries.get(path.stem), result.facts(path)
     files = f"files_{result.preset}/{path.stem}"
     alt = esc(facts.get("caption") or (entry.shows if entry else path.stem))
-    lines = [f"## {esc(tables.label(path.stem))}", f"![{alt}]({files}.png)"]
+    drawn = ", drawn" if path.stem.startswith("table_") else ""  # the table has the plain heading
+    lines = [f"## {esc(tables.label(path.stem))}{drawn}", f"![{alt}]({files}.png)"]
     if facts.get("caption"):
         lines.append(f"**Ours:** {esc(facts['caption'])}")
     if entry is not None:

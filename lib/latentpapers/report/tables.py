@@ -261,7 +261,8 @@ def _legend(df: "pd.DataFrame", scale: str) -> tuple["pd.DataFrame", list[str]]:
     ]
 
 
-_CELL = "padding:4px 10px;text-align:{align};border-bottom:1px solid #8884;vertical-align:top;"
+_CELL = "text-align:{align};"  # short: a table has a thousand of them
+_ROW = '<tr style="border-bottom:1px solid #8884;">'
 _RIGHT = frozenset({"n", "ours", "paper", "params"})
 
 
@@ -270,13 +271,14 @@ def to_html(df: "pd.DataFrame", caption: str = "", scale: str = "") -> str:
     df, legend = _legend(df, scale)
     head = "".join(_cell("th", name, name) for name in df.columns)
     body = "".join(
-        f"<tr>{''.join(_cell('td', n, v) for n, v in zip(df.columns, line))}</tr>"
+        f"{_ROW}{''.join(_cell('td', n, v) for n, v in zip(df.columns, line))}</tr>"
         for line in df.itertuples(index=False)
     )
     return (
-        '<table style="border-collapse:collapse;font-size:13px;line-height:1.35;margin:8px 0;">'
+        '<table cellpadding="4" '
+        'style="border-collapse:collapse;font-size:13px;line-height:1.35;margin:8px 0;">'
         f'<caption style="caption-side:top;text-align:left;font-weight:600;padding:4px 10px;">'
-        f"{html.escape(caption)}</caption><thead><tr>{head}</tr></thead><tbody>{body}</tbody>"
+        f"{html.escape(caption)}</caption><thead>{_ROW}{head}</tr></thead><tbody>{body}</tbody>"
         f"</table>{''.join(map(_small, legend))}"
     )
 
