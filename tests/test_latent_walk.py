@@ -240,6 +240,18 @@ def test_starts_are_raw_or_projected():
     np.testing.assert_allclose(on, math.sqrt(512), rtol=1e-5)  # float32
 
 
+def few_steps(steps: int) -> method.Search:
+    """The whole search, each descent cut to `steps`."""
+    short = Plan(steps=steps, tolerance=0.0)
+    how = method.Search(batch=4, chunk=8)
+    return dataclasses.replace(
+        how,
+        inversion=dataclasses.replace(how.inversion, candidates=20, descent=short),
+        proto=dataclasses.replace(how.proto, descent=short),
+        sigma=dataclasses.replace(how.sigma, descent=dataclasses.replace(short, rate=0.01)),
+    )
+
+
 def test_the_whole_method_on_small_networks_of_the_library():
     from latentpapers.nets.pgan import Critic, Generator
 
@@ -247,14 +259,7 @@ def test_the_whole_method_on_small_networks_of_the_library():
     g = Generator(16, fmap_base=64, fmap_max=16, latent=32).requires_grad_(False)
     d = Critic(16, fmap_base=64, fmap_max=16).requires_grad_(False)
     pair = of_networks(g, d)
-    short = Plan(steps=5, tolerance=0.0)
-    how = method.Search(batch=4, chunk=8)
-    how = dataclasses.replace(
-        how,
-        inversion=dataclasses.replace(how.inversion, candidates=20, descent=short),
-        proto=dataclasses.replace(how.proto, descent=short),
-        sigma=dataclasses.replace(how.sigma, descent=dataclasses.replace(short, rate=0.01)),
-    )
+    how = few_steps(5)
     z0, candidates = method.starts(8, pair, how, torch.Generator().manual_seed(0))
     found = method.search(pair, z0, candidates, how)
     judged = pair.alone(pair.images(candidates))
@@ -330,14 +335,7 @@ def test_a_small_result_needs_its_starts_and_loses_half_a_degree(tmp_path):
 
 def test_memory_of_a_whole_search_does_not_grow_with_the_number_of_starts():
     """The networks hold what a search needs; they never see more than a chunk at once."""
-    short = Plan(steps=3, tolerance=0.0)
-    how = method.Search(batch=4, chunk=8)
-    how = dataclasses.replace(
-        how,
-        inversion=dataclasses.replace(how.inversion, candidates=20, descent=short),
-        proto=dataclasses.replace(how.proto, descent=short),
-        sigma=dataclasses.replace(how.sigma, descent=dataclasses.replace(short, rate=0.01)),
-    )
+    how = few_steps(3)
     seen = {}
     for n, chunk in ((8, 8), (80, 8), (80, 40)):
         toy = Toy()

@@ -149,6 +149,36 @@ def over_seeds(values: Sequence[float]) -> Score:
     return Score(found.value, found.lo, found.hi, len(x), "t over seeds, 95 %")
 
 
+def seeds_and_images(
+    values: Sequence[Tensor | np.ndarray], *, groups: Groups = None, resamples: int = 2000,
+    seed: int = 0,
+) -> Score:  # fmt: skip
+    """Mean over seeds and images with an interval that covers other seeds and other images.
+
+    The two errors are independent, so their half widths add in squares: Student's t over the seeds'
+    means (which a bootstrap of three seeds would make far too narrow), and a bootstrap over images
+    of the mean over seeds.
+
+    Args:
+        values: of each seed, one value per image, all in the same order; often a difference.
+        groups: as in `bootstrap_mean`.
+
+    Raises:
+        UserError: as `bootstrap_mean`, or seeds with different numbers of images.
+    """
+    rows = [_row(v) for v in values]
+    if len({len(r) for r in rows}) != 1:
+        raise UserError(f"seeds need the same images, not {', '.join(str(len(r)) for r in rows)}.")
+    runs = over_seeds([float(r.mean()) for r in rows])
+    images = bootstrap_mean(np.mean(rows, 0), groups=groups, resamples=resamples, seed=seed)
+    if runs.low is None:
+        return runs
+    below, above = (float(np.hypot(runs.value - a, runs.value - b))
+                    for a, b in ((runs.low, images.low), (runs.high, images.high)))  # fmt: skip
+    how = f"t over seeds and {method(groups).removesuffix(', 95 %')}, in squares, 95 %"
+    return Score(runs.value, runs.value - below, runs.value + above, len(rows), how)
+
+
 # --- metrics of a whole sample (FID, Inception score) ----------------------------------------
 
 

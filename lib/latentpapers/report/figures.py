@@ -418,6 +418,17 @@ def curves(
     return fig
 
 
+def learning(rows: Sequence[Mapping[str, Any]], metric: str) -> tuple[np.ndarray, ...]:
+    """A learning curve for `curves`: images seen in thousands, value, low, high.
+
+    Args:
+        rows: what a card keeps under `curve`.
+        metric: its id; NaN where an interval has no ends.
+    """
+    found = np.array([row[metric] for row in rows], dtype=float)
+    return np.array([row["images"] / 1000 for row in rows]), *found.T
+
+
 def _inset(size: tuple[int, int], title: str | None) -> tuple[float, float, float, float]:
     left, right, low, high = 74, 16, 52, 34 if title else 14
     wide, tall = size

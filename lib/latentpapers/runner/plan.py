@@ -215,7 +215,7 @@ def _layout(preset: str, group: str, seeds: tuple[int, ...]) -> list[tuple[str, 
     trains = TRAINING in names and preset not in config.FROM_SHIPPED
     out: list[tuple[str, int, tuple[str, ...]]] = []
     for name in names:
-        if preset != "quick" and not _beyond_quick(group, name):
+        if preset != "quick" and not _runs_in(group, name, preset):
             continue
         if name == TRAINING:
             out += [(name, seed, ()) for seed in seeds if trains or preset == "quick"]
@@ -236,10 +236,12 @@ def _earlier(group: str, name: str, out: list[tuple[str, int, tuple]]) -> list[s
     return [other for other in wanted if other in {n for n, _, _ in out}]
 
 
-def _beyond_quick(group: str, name: str) -> bool:
+def _runs_in(group: str, name: str, preset: str) -> bool:
+    """Whether a notebook runs in a preset beyond quick: where it says so, or a paper's results."""
+    if named := declared(group, name, "presets"):
+        return preset in named
     is_paper = (paths.root() / "notebooks" / group / "ledger").is_dir() and group != START
-    named = declared(group, name, "presets")
-    return bool(named) or (is_paper and not name.startswith(_QUICK_ONLY))
+    return is_paper and not name.startswith(_QUICK_ONLY)
 
 
 def declared(group: str, name: str, what: str) -> list[str]:

@@ -14,19 +14,28 @@ from typing import Any, Literal
 from torch import Tensor
 
 from latentpapers import config, models, storage
+from latentpapers.errors import UserError
+from latentpapers.metrics.protocol import Score
 from latentpapers.train import checkpoint, distributed
 from latentpapers.train.distributed import Group
 from latentpapers.train.history import History
 
 Progress = Callable[..., None]
 Networks = dict[str, dict[str, Tensor]]
+Curve = list[dict[str, Any]]
 _POINTS = 60  # of a curve on a card: enough to draw
 _DIGITS = 5  # of each number there: a curve is half of a small network's file
+SHARES = (1 / 16, 1 / 8, 1 / 4, 1 / 2, 1.0)  # of a run, where its learning curve is measured
 
 
 def state_of(path: Path) -> Path:
     """Where the resumable state of the checkpoint `path` stands."""
     return path.with_suffix(".state.safetensors")
+
+
+def curve_of(path: Path) -> Path:
+    """Where the learning curve of the checkpoint `path` stands while the run trains."""
+    return path.with_suffix(".curve.json")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,6 +53,7 @@ class Runs:
         kept: run -> networks that its shipped file keeps; all of them where nothing is said.
         eight: shipped runs whose file holds 8 bits a weight (`models.save`).
         networks: state file -> state dicts, with averages in place of what they average.
+        measure: (job, checkpoint) -> metric id -> score of its networks, for learning curves.
     """
 
     paper: str
@@ -55,6 +65,7 @@ class Runs:
     kept: Mapping[str, tuple[str, ...]]
     eight: frozenset[str] = frozenset()
     networks: Callable[[Path], Networks] = checkpoint.networks
+    measure: Callable[[Any, Path], dict[str, Score]] | None = None
 
     def train(
         self,
@@ -93,6 +104,43 @@ class Runs:
         if group is None or group.rank == 0:
             self.export(state, path, job, seed, only=only, bits=bits)
         return History.from_state(checkpoint.load(state)["history"])
+
+    def curve(
+        self, job: Any, *, seed: int, path: Path, shares: tuple[float, ...] = SHARES, **how: Any
+    ) -> Curve:  # fmt: skip
+        """Trains one run in pieces and measures its networks after each.
+
+        The stops change nothing: a longer run is the same run. What is already measured is not
+        measured again.
+
+        Args:
+            job, seed, path: the run, as for `train`; its length is in `seconds` if it has them.
+            shares: of the run's length, rising, where to stop and measure.
+            how: what else `train` takes.
+
+        Returns:
+            A row for each share: `images` seen, and metric id -> [value, low, high]. The card of
+            `path` keeps them under `curve`.
+
+        Raises:
+            UserError: the paper measures no learning curves.
+        """
+        if self.measure is None:
+            raise UserError(f"{self.paper} has no measure for learning curves; leave --curve off.")
+        file = curve_of(path)
+        rows: Curve = json.loads(file.read_text()) if file.exists() else []
+        length = "steps" if job.seconds is None else "seconds"
+        for share in shares[len(rows) :]:
+            part = getattr(job, length) * share
+            part = max(1, round(part)) if length == "steps" else part
+            piece = dataclasses.replace(job, **{length: part})
+            self.train(piece, seed=seed, path=path, **how)
+            images = checkpoint.header(state_of(path))["images"]
+            rows.append({"images": images, **_rounded(self.measure(piece, path))})
+            storage.write_json(file, rows)
+        only, bits = how.get("only", ()), how.get("bits", 16)
+        self.export(state_of(path), path, job, seed, only=only, bits=bits)
+        return rows
 
     def _in_processes(
         self, job: Any, seed: int, path: Path, device: str, processes: int
@@ -135,13 +183,16 @@ class Runs:
             "history": {"terms": history.terms, "rows": _short(history.rows[every - 1 :: every])},
         }  # fmt: skip
         card |= self.card(job, path, about["images"], nets)
+        if curve_of(path).exists():
+            card["curve"] = json.loads(curve_of(path).read_text())
         kept = {n: v for n, v in nets.items() if not only or n in only}
         models.save(path, kept, {n: self.recipe(job, n) for n in kept}, card, bits=bits)
 
     def train_from_cli(self, arguments: list[str]) -> int:
         """`latentpapers train PAPER --run NAME [--preset gpu|shipped] [--seed 0] --out FOLDER`.
 
-        `--job FILE --out FILE` is what each process of a shared training is called with.
+        `--curve` stops on the way and measures. `--job FILE --out FILE` is what each process of a
+        shared training is called with.
 
         Raises:
             UnknownName, UserError: no such run or field, a value of another type.
@@ -157,7 +208,8 @@ class Runs:
         only = self.kept.get(args.run, ()) if shipped else ()
         bits = 8 if shipped and args.run in self.eight else 16
         path = args.out / f"{args.run}_s{args.seed}.safetensors"
-        self.train(
+        train = self.curve if args.curve else self.train
+        train(
             job, seed=args.seed, path=path, device=args.device, only=only, bits=bits,
             progress=print_progress,
         )  # fmt: skip
@@ -172,8 +224,13 @@ class Runs:
         parser.add_argument("--seed", type=int, default=0)
         parser.add_argument("--out", type=Path, required=True)
         parser.add_argument("--device", default="cpu")
+        parser.add_argument("--curve", action="store_true")
         parser.add_argument("--set", action="append", default=[], metavar="FIELD=VALUE")
         return parser
+
+
+def _rounded(scores: dict[str, Score]) -> dict[str, list[float | None]]:
+    return {name: _short([[s.value, s.low, s.high]])[0] for name, s in scores.items()}
 
 
 def _short(rows: list[list[float | None]]) -> list[list[float | None]]:
