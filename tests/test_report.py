@@ -345,6 +345,13 @@ def test_another_protocol_never_shares_a_line_with_a_printed_number():
     assert "not comparable" not in tables.caption(book(), "table_1", [row("ours")])
 
 
+def test_a_caption_names_each_foreign_metric_once():
+    columns = {"IS digits": "is_digitsnet_n5000", "IS letters": "is_digitsnet_n5000", "FD": "fd"}
+    rows = [row("ours", c, m, 7.9, 7.8, 8.0) for c, m in columns.items()]
+    text = tables.caption(book(), "table_1", rows)
+    assert text.endswith("IS digits, IS letters (is_digitsnet_n5000); FD (fd).")
+
+
 @pytest.mark.parametrize(
     ("more", "text"),
     [

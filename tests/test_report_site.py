@@ -146,7 +146,7 @@ def test_results_page_carries_numbers_scale_caption_and_provenance(site):
     for text in ("7.912 [7.852, 7.972]", "512,000 images seen", "0123456789ab", "1a2b3c4"):
         assert text in page
     assert "Eight pictures of noise." in page
-    assert "not comparable with any printed one" in page
+    assert "not comparable with any printed number" in page
     assert "no imported file changed since" in page
 
 
@@ -185,6 +185,7 @@ def test_measured_errata_stand_together_and_first(site):
         for entry in ledger.load(paper).errata.errata:
             assert (f">{entry.id}<" in page) == (entry.effect is not None), entry.id
     own = (site / "avae" / "errata.html").read_text()
+    assert r"\(e_t = \eta L_d - L_g + \alpha L_v\)" in own  # a formula, not its source
     measured = [e.effect is not None for e in ledger.load("avae").errata.errata]
     seen = re.findall(r'<section id="(avae-e\d+)', own)
     assert len(seen) == len(measured)

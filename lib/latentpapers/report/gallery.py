@@ -466,16 +466,22 @@ def _errata(book: Any) -> str:
     ]
     for e in entries:
         readings = "\n".join(
-            f"- **{esc(r.name)}**: {esc(r.text)} **(used)**" if r.name == e.used
-            else f"- {esc(r.name)}: {esc(r.text)}"
+            f"- **{esc(r.name)}**: {_formula(r.text)} **(used)**" if r.name == e.used
+            else f"- {esc(r.name)}: {_formula(r.text)}"
             for r in e.readings
         )  # fmt: skip
-        parts += [f"## {esc(e.id)}: {esc(e.where)}", f"Printed: {esc(e.printed)}", esc(e.problem)]
+        parts += [f"## {esc(e.id)}: {esc(e.where)}", f"Printed: {_formula(e.printed)}"]
+        parts.append(esc(e.problem))
         if e.effect is not None:
             mark = chip("measured effect", "held")
             parts.append(f"{mark} {esc(e.effect.text)} *({esc(e.effect.run)})*")
         parts += [readings, f"**Why:** {esc(e.why)}"]
     return "\n\n".join(parts) + "\n"
+
+
+def _formula(text: str) -> str:
+    """A ledger's text; one with a command of TeX is a formula as a whole."""
+    return f"${text}$" if re.search(r"\\[a-zA-Z]", text) else esc(text)
 
 
 # --- notebooks -------------------------------------------------------------------------------

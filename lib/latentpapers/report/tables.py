@@ -186,21 +186,21 @@ def scale_text(scale: dict[str, Any] | Scale) -> str:
 
 
 def caption(ledger: Any, table_id: str, rows: Iterable[Row]) -> str:
-    """The paper's caption, and one sentence a column of ours that must not be compared with it."""
+    """The paper's caption, and which columns are ours and must not be compared with it."""
     table = ledger.table(table_id)
     known = {c.metric for c in table.cells}
-    parts = [f"{label(table_id)}: {table.caption.rstrip('.')}."]
-    alien: dict[str, list[Row]] = {}
+    metrics: dict[str, dict[str, None]] = {}  # column -> its metrics, in order
     for row in rows:
         if row["id"] == table_id and row["metric"] not in known:
-            alien.setdefault(row["column"], []).append(row)
-    for column, group in alien.items():
-        metrics = ", ".join(dict.fromkeys(r["metric"] for r in group))
-        parts.append(
-            f"Column “{column}” is ours alone ({metrics}): its numbers are not comparable with any "
-            "printed one."
-        )
-    return " ".join(parts)
+            metrics.setdefault(row["column"], {})[row["metric"]] = None
+    columns: dict[str, list[str]] = {}
+    for column, found in metrics.items():
+        columns.setdefault(", ".join(found), []).append(column)
+    text = f"{label(table_id)}: {table.caption.rstrip('.')}."
+    if columns:
+        groups = "; ".join(f"{', '.join(names)} ({found})" for found, names in columns.items())
+        text += f" Ours alone, not comparable with any printed number: {groups}."
+    return text
 
 
 def label(id: str) -> str:
