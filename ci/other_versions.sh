@@ -7,7 +7,7 @@ uv=${UV:-uv}
 where=$(mktemp -d)
 trap 'rm -rf "$where"' EXIT
 "$uv" venv --quiet --python "$(command -v python3)" "$where/venv"
-"$uv" pip compile --quiet --resolution "$resolution" --group pyproject.toml:test pyproject.toml \
+"$uv" pip compile --quiet --resolution "$resolution" --group pyproject.toml:dev pyproject.toml \
   -o "$where/requirements.txt"
 "$uv" pip sync --quiet --python "$where/venv/bin/python" "$where/requirements.txt"
 PYTHONPATH="$PWD/lib" OMP_NUM_THREADS=1 \

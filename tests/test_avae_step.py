@@ -414,6 +414,66 @@ def test_the_shipped_form_keeps_what_it_says(tmp_path):
     assert set(models.load(tmp_path / "table_began_s0.safetensors").parts) == {"decoder"}
 
 
+# --- learning curves --------------------------------------------------------------------------
+
+
+def test_held_out_images_are_reproduced_by_vae_and_discriminator():
+    job = Training("avae", **TINY)
+    nets = {n: net.eval().requires_grad_(False) for n, net in avae.Networks(job, 0).all.items()}
+    x = pixels(6).float() / 127.5 - 1
+    found = avae.reproduced(models.Model(nets, {"config": {"method": "avae"}}), x, block=4)
+    mean = nets["encoder"].moments(x)[0]
+    again = nets["critic_decoder"](nets["critic_encoder"](x))
+    by_hand = {"vae_l1_held_out": nets["decoder"](mean), "recon_l1": again}
+    assert set(found) == set(by_hand)
+    for name, made in by_hand.items():  # 1e-5: float32, other batch sizes
+        assert torch.allclose(found[name], (x - made).abs().mean((1, 2, 3)), atol=1e-5)
+    assert not torch.allclose(found["recon_l1"], found["vae_l1_held_out"], atol=1e-3)  # control
+
+
+@pytest.mark.parametrize(("method", "has"), [("began", ["recon_l1"]), ("vae", ["vae_l1_held_out"])])
+def test_a_method_is_measured_by_what_it_has(method, has):
+    nets = avae.Networks(Training(method, **TINY), 0).all
+    model = models.Model(nets, {"config": {"method": method}})
+    assert [*avae.reproduced(model, pixels(2) / 127.5 - 1)] == has
+    assert avae.reproduced(models.Model({}, {"config": {"method": "dcgan"}}), pixels(2) / 1.0) == {}
+
+
+def test_a_learning_curve_is_measured_on_the_training_s_own_state(tmp_path, monkeypatch):
+    """Also of a run whose file keeps the decoder alone."""
+
+    class Set:
+        pixels = pixels()
+
+    monkeypatch.setattr(avae.data, "load", lambda *a, **k: Set, raising=False)
+    monkeypatch.setattr(avae, "_distance", lambda *a: {})
+    path, job = tmp_path / "run_s0.safetensors", Training("avae", **TINY, lr=1e-3)
+    rows = avae.RUNS.curve(job, seed=0, path=path, shares=(0.4, 1.0), only=("decoder",))
+    assert [row["images"] for row in rows] == [4, 12]
+    assert set(models.load(path).parts) == {"decoder"}
+    state = checkpoint.networks(path.with_suffix(".state.safetensors"))
+    nets = avae.Networks(job, 1).all  # of another seed, to be overwritten
+    for name, net in nets.items():
+        net.load_state_dict(state[name])
+        net.eval()
+    x = pixels() / 127.5 - 1
+    mean = avae.reproduced(models.Model(nets, {"config": {"method": "avae"}}), x)["recon_l1"].mean()
+    assert rows[1]["recon_l1"][0] == pytest.approx(float(mean), rel=1e-4)  # five digits are kept
+    assert rows[0]["recon_l1"] != rows[1]["recon_l1"]  # control: the network of the first stop
+
+
+def test_the_distance_of_real_digits_to_themselves_is_nothing(monkeypatch):
+    job = Training("avae", **{**TINY, "data": "digits", "size": 32})
+    real = avae.data.to_float(avae.data.load("digits", size=32, n=1000).pixels)
+    for images in (real, torch.zeros_like(real) - 1):
+        monkeypatch.setattr(avae, "sample", lambda *a, x=images: x)
+        (found,) = avae._distance(None, job, 10, "cpu").values()
+        if images is real:
+            assert found.value < 1e-3  # rounding of a float64 distance between float32 features
+        else:
+            assert found.value > 10  # control: blank pages
+
+
 def test_every_preset_names_known_methods_and_stays_in_the_promised_time():
     for preset in avae.PRESETS.values():
         assert {job.method for job in preset.training.values()} <= {*METHODS, *avae.BASELINES}

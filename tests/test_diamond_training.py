@@ -11,6 +11,7 @@ from torch.nn import functional as F
 
 from latentpapers import config, data, models, paths
 from latentpapers.errors import ConfigMismatch, UnknownName, UserError
+from latentpapers.metrics import projected, walks
 from latentpapers.nets import pgan
 from latentpapers.papers import diamond
 from latentpapers.papers.diamond import Adversarial, Inversion, Training, pixels, shrunk, stages
@@ -340,6 +341,7 @@ def test_gpu_preset_fits_its_budget():
     headline = jobs["faces_pgan"].seconds
     assert jobs["cats_pgan"].seconds == headline
     assert jobs["drawn_pgan"].seconds == jobs["faces_wgan_gp"].seconds == headline / 4
+    assert jobs["cifar_pgan"].seconds <= headline / 4
     assert sum(job.seconds for job in jobs.values()) <= 480
     g, d = pgan.count(64, jobs["faces_pgan"].fmap_base, 256, 512)
     assert jobs["faces_pgan"].fmap_max == 256
@@ -358,6 +360,112 @@ def test_gpu_runs_at_tiny_size(images):
         task, history = run(thin, images, 10)
         assert task.stages == () or task.level == 3, name
         assert all(v == v for row in history.rows for v in row), name
+
+
+# --- measures: a learning curve, and real images that cannot ship -----------------------------
+
+
+class Mean(torch.nn.Module):
+    """Looks at mean colours: 3 features, in place of a network of 1,280."""
+
+    def __init__(self):
+        super().__init__()
+        self.size, self.scale = 0, torch.nn.Parameter(torch.ones(()), requires_grad=False)
+
+    def forward(self, x):
+        return self.scale * torch.cat([x.mean((2, 3)), x.amax((2, 3)), x.var((2, 3))], 1)
+
+
+@pytest.fixture
+def mean_eyes(monkeypatch):
+    monkeypatch.setattr(diamond, "eyes", lambda device="cpu": Mean())
+    principal = walks.principal  # 9 features have no 32 components
+    monkeypatch.setattr(walks, "principal", lambda made, real: principal(made, real, width=4))
+
+
+def test_a_learning_curve_sees_a_growing_network_at_its_size(tmp_path, mean_eyes, monkeypatch):
+    seen = []
+    look = diamond.seen
+    monkeypatch.setattr(diamond, "seen", lambda net, x: (seen.append(x), look(net, x))[1])
+    rows = diamond.RUNS.curve(
+        TINY, seed=0, path=tmp_path / "a.safetensors", shares=(0.0625, 1.0), only=("generator",)
+    )
+    assert [row["images"] for row in rows] == [8, 128]
+    for row in rows:
+        value, low, high = row["fd_efficientnetlite0_small"]
+        assert low <= value <= high
+    early, late = seen[1], seen[3]
+    assert early.shape == late.shape == (256, 3, 16, 16)
+    blocks = early[:, :, ::4, ::4].repeat_interleave(4, 2).repeat_interleave(4, 3)
+    assert torch.equal(blocks, early)  # still at 4 px
+    assert not torch.equal(late[:, :, ::4, ::4].repeat_interleave(4, 2).repeat_interleave(4, 3),
+                           late)  # fmt: skip
+    assert models.load(tmp_path / "a.safetensors").card["curve"] == rows
+
+
+def test_the_learning_curve_tells_a_trained_network_from_noise(tmp_path, mean_eyes):
+    """Real images moved away stand farther: the distance is one to held-out images."""
+    path = tmp_path / "a.safetensors"
+    diamond.train(TINY, seed=0, path=path)
+    grown = diamond.measured(TINY, path, n=64)["fd_efficientnetlite0_small"]
+    assert grown.n == 64
+    fewer = diamond.measured(TINY, path, n=32)["fd_efficientnetlite0_small"]
+    assert fewer.value != grown.value
+    net = models.load(path)["generator"]
+    x = diamond.sample(models.load(path), 64, 0)
+    real = data.to_float(data.load("drawn-faces", size=16, split="test", n=256).pixels)
+    features = [diamond.seen(Mean(), t) for t in (x, real, real[:64])]
+    made, truth = walks.principal(torch.stack([features[0], features[2]]), features[1])
+    ours, same = walks.Sets(("made", "real"), made, truth).distances(torch.arange(64))
+    assert math.isclose(float(ours), grown.value, rel_tol=1e-6)  # the same numbers, in double
+    assert float(same) < float(ours)  # control: real images are nearer
+    assert net.latent == TINY.latent
+
+
+def test_eyes_look_at_64_pixels_in_blocks():
+    net = diamond.eyes()
+    assert net.size == 64
+    x = data.to_float(data.load("faces-dcgan", size=32, split="test", n=3).pixels)
+    whole, parts = diamond.seen(net, x), diamond.seen(net, x, block=1)
+    # fp32 sums in another order
+    torch.testing.assert_close(whole, parts, rtol=1e-3, atol=1e-3)
+    torch.testing.assert_close(diamond.seen(net, 3 * x.sign()), diamond.seen(net, x.sign()))
+    assert not torch.allclose(whole[0], whole[1], rtol=1e-2)  # control
+
+
+def test_features_of_real_images_ship_in_their_place(tmp_path, mean_eyes, monkeypatch, capsys):
+    monkeypatch.setattr(paths, "checkpoints", lambda: tmp_path)
+    monkeypatch.setitem(diamond.SHIPPED, "drawn_pgan", TINY)
+    out = tmp_path / "diamond" / "real"
+    words = ["--real", "drawn_pgan", "--n", "20", "--out", str(out)]
+    job, net = config.as_dict(TINY), Mean()
+    exact = diamond.real(job, 20, net, shipped=True)  # no file yet: from the images
+    assert diamond.train_from_cli(words) == 0
+    assert "features of 20 images" in capsys.readouterr().out
+    assert [f.name for f in out.iterdir()] == ["drawn-faces_16.safetensors"]
+    kept = diamond.real(job, 12, net, shipped=True)
+    assert kept.shape == (12, projected.WIDTH)
+    torch.testing.assert_close(kept, exact[:12], rtol=0, atol=float(exact.abs().max()) / 200)
+    assert not torch.equal(kept, exact[:12])  # control: 8 bits a number
+    assert torch.equal(diamond.real(job, 20, net, shipped=False), exact)
+    absent = {**job, "data": "nothing"}
+    with pytest.raises(UnknownName):
+        diamond.real(absent, 12, net, shipped=True)
+
+
+def test_what_a_run_of_cifar_is_made_of(images):
+    """The run of unstructured data, thinned: it grows to the end and ships in 8 bits."""
+    job = diamond.SHIPPED["cifar_pgan"]
+    assert (job.data, job.images) == ("cifar10-jpeg", 50_000)
+    assert "cifar_pgan" in diamond.RUNS.eight
+    parts = [models.build(r) for r in diamond.recipes(job).values()]
+    weights_ = sum(p.numel() for net in parts for p in net.parameters())
+    assert weights_ < 240_000  # bytes, at one a weight
+    thin = dataclasses.replace(job, size=16, fmap_base=64, fmap_max=16, latent=16, batch=8,
+                               start_images=8, fade_images=16, hold_images=8)  # fmt: skip
+    task, history = run(thin, images, 10)
+    assert task.level == 3
+    assert all(v == v for row in history.rows for v in row)
 
 
 SHIPPED = sorted((paths.checkpoints() / "diamond").glob("*.safetensors"))

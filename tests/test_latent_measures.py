@@ -5,8 +5,9 @@ import pytest
 import torch
 from scipy import stats
 
-from latentpapers.errors import UserError
-from latentpapers.metrics import frechet, walks
+from latentpapers import tensorfile
+from latentpapers.errors import Corrupt, Missing, UserError
+from latentpapers.metrics import frechet, projected, walks
 
 
 def noise(*shape, seed=0):
@@ -124,3 +125,60 @@ def test_the_difference_of_shares_is_newcombes():
         found = walks.share_difference(zeros_and_ones(a, m), zeros_and_ones(b, n))
         assert found.low == pytest.approx(low, abs=5e-5)  # printed to four places
         assert found.high == pytest.approx(high, abs=5e-5)
+
+
+def test_a_difference_of_shares_is_newcombes_and_its_interval_covers():
+    a, b = (torch.tensor([1.0] * k + [0.0] * (40 - k)) for k in (30, 12))
+    ours, known = walks.difference(walks.share(a), walks.share(b)), walks.share_difference(a, b)
+    assert (ours.value, ours.low, ours.high) == (known.value, known.low, known.high)
+    hits = 0
+    for seed in range(200):
+        x, y = noise(30, seed=2 * seed) + 1.5, noise(50, seed=2 * seed + 1)
+        parts = [walks.jackknife(len(v), lambda r, v=v: v[r].mean()[None])[0] for v in (x, y)]
+        score = walks.difference(*parts)
+        hits += score.low < 1.5 < score.high
+    assert 180 <= hits <= 200  # 95 % of 200, with four standard deviations of chance
+    assert not walks.difference(*parts).low < 0.0  # control: a difference of 1.5 is no 0
+
+
+def test_principal_components_are_scikit_learns():
+    from sklearn.decomposition import PCA
+
+    made, real = noise(3, 20, 10, seed=1), noise(60, 10, seed=2) * torch.arange(1.0, 11.0)
+    ours, moments = walks.principal(made, real, width=4)
+    pca = PCA(4, svd_solver="full").fit(real.numpy())
+    theirs = pca.transform(made.reshape(60, 10).numpy()).reshape(3, 20, 4)
+    np.testing.assert_allclose(ours.abs(), np.abs(theirs), rtol=1e-9, atol=1e-9)  # signs are free
+    variance = moments.root.square().sum(0)
+    np.testing.assert_allclose(variance, pca.explained_variance_, rtol=1e-9)
+    whole, _ = walks.principal(made, real, width=10)
+    torch.testing.assert_close(torch.pdist(whole[0]), torch.pdist(made[0]))
+    assert not torch.allclose(torch.pdist(ours[0]), torch.pdist(made[0]), rtol=0.01)  # control
+
+
+def test_projected_features_keep_distances_and_come_back(tmp_path):
+    x = noise(60, 1280).float()
+    rows = projected.project(x)
+    assert rows.shape == (60, projected.WIDTH)
+    assert torch.equal(rows, projected.project(x))  # no hidden chance
+    ratio = torch.pdist(rows) / torch.pdist(x)
+    assert abs(float(ratio.mean()) - 1) < 0.02
+    # 1 / sqrt(2 * 96) = 7 % each
+    assert 0.05 < float(ratio.std()) < 0.1
+    assert float((torch.pdist(rows[:, :24]) / torch.pdist(x)).mean()) < 0.6  # control
+    path = tmp_path / "real.safetensors"
+    projected.save(path, rows, {"data": "noise"})
+    back, card = projected.load(path)
+    assert card["data"] == "noise"
+    step = rows.abs().amax(1, keepdim=True) / 127
+    assert bool(((back - rows).abs() <= step / 2 + 1e-6).all())
+    assert float((back - rows).norm() / rows.norm()) < 0.01
+    assert path.stat().st_size < 60 * 110 + 500
+
+
+def test_projected_features_refuse_another_file(tmp_path):
+    with pytest.raises(Missing):
+        projected.load(tmp_path / "nothing.safetensors")
+    tensorfile.save(tmp_path / "other.safetensors", {"found": {"z": torch.zeros(2)}})
+    with pytest.raises(Corrupt, match="no features"):
+        projected.load(tmp_path / "other.safetensors")

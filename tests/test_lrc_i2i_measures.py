@@ -1,6 +1,8 @@
 """What is measured of a translator and kept on its card; what ships of it."""
 
 import json
+from dataclasses import replace
+from functools import partial
 
 import pytest
 import torch
@@ -135,6 +137,38 @@ def test_a_measured_run_ships_its_numbers(tmp_path, monkeypatch):
     # control: another setting is no longer the run whose numbers tables show
     room.train_from_cli(["--run", "tiny_exact", "--out", str(tmp_path / "b"), "--set", "steps=1"])
     assert "measures" not in models.load(tmp_path / "b" / "tiny_exact_s0.safetensors").card
+
+
+def test_a_learning_curve_is_measured_on_the_training_s_own_state(tmp_path, monkeypatch, held):
+    """Also of a run whose file keeps no network; each row by the network as it was then."""
+    monkeypatch.setattr(room, "looker", lambda side, device: Pool())
+    runs = replace(room.RUNS, measure=partial(room.measured, how=HOW))
+    path = tmp_path / "net.safetensors"
+    rows = runs.curve(TINY, seed=0, path=path, shares=(0.5, 1.0), only=("no network",))
+    assert not models.load(path).parts
+    assert [row["images"] for row in rows] == [4, 8]
+    nets = room._networks(room.state_of(path))
+    found = room.measures(room._model(TINY, nets), held, HOW, Pool())
+    ids = {"lr_rmse": "lr_rmse", "featdist_efficientnetlite0_small": "diversity"}
+    for metric, name in ids.items():  # five digits are kept
+        mean = float(torch.tensor(found[name]).mean())
+        assert rows[1][metric][0] == pytest.approx(mean, rel=1e-4)
+        assert rows[1][metric][1] < mean < rows[1][metric][2]
+    assert rows[1]["fd_efficientnetlite0_small"][0] == pytest.approx(found["fd"][0], rel=1e-4)
+    assert rows[0]["lr_rmse"] != rows[1]["lr_rmse"]  # control: another network
+
+
+def test_what_averaging_changes_is_nothing_without_it(tmp_path, monkeypatch):
+    monkeypatch.setattr(room, "looker", lambda side: Pool())
+    found = {}
+    for ema in (0.5, 0.0):
+        path = tmp_path / f"{ema}.safetensors"
+        room.train(replace(TINY, ema=ema, lr=0.05), seed=0, path=path)
+        found[ema] = room.averaging(replace(TINY, ema=ema), path, HOW)
+    assert set(found[0.5]) == {"fd", "lr_rmse", "diversity"}
+    assert all(v == [0.0, 0.0, 0.0] for v in found[0.0].values())
+    assert all(low <= value <= high for value, low, high in found[0.5].values())
+    assert found[0.5]["lr_rmse"][0] != 0  # control
 
 
 def test_map_weights_are_the_last_three_inputs():

@@ -1,12 +1,13 @@
 """Scores on published test sets, which ship without the pictures they were measured on."""
 
 import math
+import shutil
 
 import pytest
 import torch
 
 from latentpapers import data, paths, storage
-from latentpapers.errors import Corrupt, Missing
+from latentpapers.errors import Corrupt, Missing, UnknownName
 from latentpapers.papers import lsrgan
 
 SETS = {"set5": 5, "set14": 14, "bsd100": 100, "urban100": 20}
@@ -21,7 +22,7 @@ def pair(name, seed):
 def small(monkeypatch):
     """Two pictures of noise in place of a test set."""
     pairs = [pair("a", 0), pair("b", 1)]
-    monkeypatch.setattr(lsrgan, "evaluation_pairs", lambda name: pairs)
+    monkeypatch.setattr(lsrgan, "evaluation_pairs", lambda name, each=2: pairs)
     return pairs
 
 
@@ -54,6 +55,60 @@ def test_absent_scores_are_said(tmp_path, monkeypatch):
         lsrgan.published_scores()
 
 
+@pytest.fixture
+def elsewhere(small, tmp_path, monkeypatch):
+    """Scores of a network that does not ship: the shipped ESR as if it were one of seed 1."""
+    shipped = paths.checkpoints() / "lsrgan"
+    shutil.copy(shipped / "esr_s0.safetensors", tmp_path / "esr_s1.safetensors")
+    shutil.copy(shipped / "psnr_s0.safetensors", tmp_path / "psnr.safetensors")
+    lsrgan.score(("esr",), ("set5", "photos_2"), tmp_path, seed=1, folder=tmp_path)
+    monkeypatch.setattr(
+        lsrgan, "score_file", lambda seed: tmp_path / f"published_s{seed}.safetensors"
+    )
+    return tmp_path
+
+
+def test_scores_without_networks_bring_a_card_and_commands(elsewhere):
+    found = lsrgan.scores_only(1, ("photos", "set5"), 2)
+    values, model = found["esr"]
+    tree, card = lsrgan.published_scores(1)
+    assert torch.equal(values["photos"]["PSNR"], tree["esr"]["photos_2"]["PSNR"])
+    assert torch.equal(values["set5"]["PSNR"], tree["esr"]["set5"]["PSNR"])
+    assert (model.parts, model.card["title"]) == ({}, "ESR on sr-photos, crops of 64 px")
+    assert "history" not in model.card
+    assert card["networks"]["esr"] == storage.sha256_file(elsewhere / "esr_s1.safetensors")
+    assert card["shipped"] is False
+    start, train, again = card["commands"]
+    assert start.startswith("cp results/checkpoints/lsrgan/psnr_s0.safetensors")
+    assert "--run esr --seed 1" in train
+    assert "--score --seed 1 --networks" in again
+    with pytest.raises(Missing, match=r"none on 'photos_3'.*table_seeds=\[0\].*cp results"):
+        lsrgan.scores_only(1, ("photos",), 3)
+    with pytest.raises(UnknownName, match="generator"):
+        model["generator"]
+
+
+def test_scores_of_another_first_stage_are_refused(elsewhere, monkeypatch):
+    lsrgan.published_scores(1)
+    monkeypatch.setattr(storage, "sha256_file", lambda path: "another")
+    with pytest.raises(Corrupt, match=r"another psnr_s0.safetensors.*cp results"):
+        lsrgan.published_scores(1)
+
+
+def test_the_command_line_scores_what_does_not_ship(monkeypatch, tmp_path):
+    asked = []
+    monkeypatch.setattr(lsrgan, "score", lambda *what: asked.append(what))
+    words = ["--score", "--out", str(tmp_path)]
+    lsrgan.train_from_cli(words)
+    lsrgan.train_from_cli([*words, "--seed", "2", "--networks", str(tmp_path)])
+    shipped, other = asked
+    assert shipped[:2] == (lsrgan.SCORED, lsrgan.PUBLISHED_SETS)
+    assert shipped[-1] is None
+    assert "psnr" not in other[0]
+    assert other[1] == (*lsrgan.PUBLISHED_SETS, *lsrgan.CROPS)
+    assert other[3] == 2
+
+
 def test_shipped_scores_are_of_every_picture_and_of_the_shipped_networks():
     found, card = lsrgan.published_scores()  # raises if a network has changed
     assert set(found) == {"bicubic", *lsrgan.SCORED} == {"bicubic", *card["networks"]}
@@ -64,6 +119,36 @@ def test_shipped_scores_are_of_every_picture_and_of_the_shipped_networks():
                        for v in values[name].values())  # fmt: skip
     assert lsrgan.score_file().stat().st_size <= 150_000
     assert lsrgan.score_file().is_relative_to(paths.checkpoints())
+
+
+@pytest.mark.parametrize("seed", lsrgan.UNSHIPPED_SEEDS)
+def test_seeds_without_networks_are_whole_and_of_the_crops_that_tables_show(seed):
+    found, card = lsrgan.published_scores(seed)  # raises if the first stage has changed
+    assert set(found) == {"bicubic", *lsrgan.SCORED[1:]} == {"bicubic", *card["networks"]}
+    assert {k: v["pictures"] for k, v in card["sets"].items()} == {
+        **SETS, "photos_2": 12, "photos_0": 38}  # fmt: skip
+    for values in found.values():
+        for name, facts in card["sets"].items():
+            assert all(v.shape == (facts["pictures"],) and bool(v.isfinite().all())
+                       for v in values[name].values())  # fmt: skip
+    zero, first = lsrgan.published_scores(0)
+    for name in SETS:  # the same pictures for every seed, by their hashes and by what bicubic makes
+        assert card["sets"][name]["sha256"] == first["sets"][name]["sha256"]
+        for column, values in found["bicubic"][name].items():
+            assert torch.equal(values, zero["bicubic"][name][column]), (name, column)
+        assert not torch.equal(found["esr"][name]["PSNR"], zero["esr"][name]["PSNR"])  # control
+    for key in lsrgan.CROPS:
+        pairs = lsrgan.scored_pairs(key)
+        assert card["sets"][key]["sha256"] == data.known.digest(
+            (p.name, p.hr.numpy()) for p in pairs
+        )
+    shipped = lsrgan.models.load("lsrgan/esr_s0").card["config"]
+    assert card["cards"]["esr"]["config"] == shipped
+    assert lsrgan.score_file(seed).stat().st_size <= 120_000
+    for preset in ("quick", "cpu"):
+        chosen = lsrgan.PRESETS[preset]
+        assert seed in chosen.table_seeds
+        assert set(lsrgan.scores_only(seed, chosen.tests, chosen.each)) == set(lsrgan.SCORED[1:])
 
 
 def test_shipped_scores_can_be_measured_again():

@@ -263,6 +263,9 @@ def test_the_card_adds_up_both_stages(started):
     scale = lsrgan.scale_of(model, "quick", "cpu", (0,), "photos")
     assert scale.standin == ("photos", "random", "photos") or scale.standin == ("photos", "random")
     assert "RRDB 6 x 1" in scale.data
+    assert "scores only" not in scale.data
+    scale = lsrgan.scale_of(model, "quick", "cpu", (1,), "photos", (1, 2))
+    assert scale.data.endswith("tested on photos (seeds 1, 2: scores only)")
 
 
 def test_a_public_origin_is_said_by_every_run_that_goes_back_to_it(started, monkeypatch):
@@ -284,6 +287,19 @@ def test_a_public_origin_is_said_by_every_run_that_goes_back_to_it(started, monk
         model = models.Model({}, {**label, "origin": origin})
         scale = lsrgan.scale_of(model, "gpu", "cpu", (0,))
         assert ("initialised from RealSR-DF2K" in scale.data) is said
+
+
+def test_a_learning_curve_is_measured_on_the_crops_of_quick(started, monkeypatch):
+    run(joint(), started / "esr_s0.safetensors", only=("generator",))
+    pairs = lsrgan.evaluation_pairs("photos", each=1)[:2]
+    monkeypatch.setattr(lsrgan, "evaluation_pairs", lambda name: pairs)
+    found = lsrgan.RUNS.measure(joint(), started / "esr_s0.safetensors")
+    assert set(found) == {"psnr_y_b4_u8", "ssim_y_7x7_b4", "niqe_pirm", "gradient_energy_ratio"}
+    net = lsrgan.load_generator(models.load(started / "esr_s0.safetensors"))
+    again = lsrgan.measure(lambda p: lsrgan.enlarge(net, p.lr), {"photos": pairs}, ("photos",))
+    for metric, column in (("psnr_y_b4_u8", "PSNR"), ("gradient_energy_ratio", "sharpness")):
+        assert found[metric].value == pytest.approx(float(again["photos"][column].mean()))
+    assert found["psnr_y_b4_u8"].method == "bootstrap over 2 photographs, 95 %"
 
 
 def test_a_start_that_is_not_there_or_does_not_fit(started, tmp_path):
@@ -453,6 +469,35 @@ def test_a_claim_about_every_set_is_as_good_as_its_worst_set():
     assert lsrgan.worst_set(found, higher=False).value == pytest.approx(1.0)
     left = lsrgan.worst_set(found, higher=False, leave=("set14",))
     assert left.value == pytest.approx(0.2)
+
+
+def test_photographs_of_several_sets_keep_apart():
+    """Both sets have a photograph "cat": two photographs; a set of whole pictures adds its own."""
+    cut = {"a": ("cat", "cat", "cup"), "b": ("cat", "cat"), "c": None}
+    found = lsrgan.pooled_groups(cut, {"a": 3, "b": 2, "c": 2})
+    assert len(found) == 7
+    partition = [[found.index(name) for name in found]]
+    assert partition == [[0, 0, 2, 3, 3, 5, 6]]  # the first picture of each one's photograph
+    assert lsrgan.pooled_groups({"c": None}, {"c": 2}) is None
+    assert lsrgan.pooled_groups(cut, {"c": 2}) is None  # sets that are not pooled say nothing
+    assert lsrgan.pooled_groups({}, {"c": 2}) is None
+
+
+def test_pooled_sets_draw_their_photographs_whole():
+    """Copies of a crop are no evidence, in either set; taken one by one they would seem to be."""
+    base = two_sets((0.3, 0.1))
+    copies = {name: {"PSNR": v["PSNR"].repeat(9)} for name, v in base.items()}
+    zero = {name: {"PSNR": torch.zeros_like(v["PSNR"])} for name, v in copies.items()}
+    of = {name: tuple(f"photo {i}" for i in range(20)) * 9 for name in base}
+    ours = lsrgan.differences(copies, zero, "PSNR", groups=of)["all images"]
+    none = {name: {"PSNR": torch.zeros(20)} for name in base}
+    once = lsrgan.differences(base, none, "PSNR")["all images"]
+    # ends of 2000 draws each scatter by 0.03 of the spread, about 1 / sqrt(40)
+    near = 5 * 0.05 / np.sqrt(40)
+    assert [ours.low, ours.high] == pytest.approx([once.low, once.high], abs=near)
+    assert ours.method == "paired bootstrap over 40 photographs, 95 %"
+    naive = lsrgan.differences(copies, zero, "PSNR")["all images"]  # the control
+    assert naive.high - naive.low < 0.4 * (ours.high - ours.low)
 
 
 def test_spread_difference_is_numpy_s_and_covers_it():

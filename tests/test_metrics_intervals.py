@@ -107,6 +107,42 @@ def test_fewer_than_three_seeds_have_no_interval():
             intervals.over_seeds(bad)
 
 
+def drawn_seeds(rng, of_seed=0.5, of_image=1.0):
+    """Three seeds on twenty images, true mean 0: an effect of each seed, of each image, noise."""
+    return (of_seed * rng.normal(size=(3, 1)) + of_image * rng.normal(size=20)
+            + 0.3 * rng.normal(size=(3, 20)))  # fmt: skip
+
+
+def test_seeds_and_images_cover_both():
+    rng, inside, alone, count = np.random.default_rng(3), 0, 0, 400
+    for _ in range(count):
+        x = drawn_seeds(rng, of_seed=0.05)
+        found = intervals.seeds_and_images(list(x), resamples=200)
+        runs = intervals.over_seeds(x.mean(1).tolist())
+        inside += found.low <= 0 <= found.high
+        alone += runs.low <= 0 <= runs.high
+    # nominal 0.95; a bootstrap of 20 images covers 0.93, and 400 draws scatter by 0.013
+    assert inside / count >= 0.90
+    assert alone / count < 0.75  # the control: seeds alone know nothing of the images
+
+
+def test_seeds_and_images_are_their_two_parts_in_squares():
+    x = drawn_seeds(np.random.default_rng(4))
+    of = [f"photo {i // 4}" for i in range(20)]
+    found = intervals.seeds_and_images([torch.from_numpy(r) for r in x], groups=of)
+    runs = intervals.over_seeds(x.mean(1).tolist())
+    images = intervals.bootstrap_mean(x.mean(0), groups=of)
+    assert found.value == pytest.approx(x.mean())
+    for end in ("low", "high"):
+        parts = [getattr(s, end) - s.value for s in (found, runs, images)]
+        assert parts[0] ** 2 == pytest.approx(parts[1] ** 2 + parts[2] ** 2)
+    assert (found.n, "5 photographs" in found.method) == (3, True)
+    none = intervals.seeds_and_images(list(x[:2]))
+    assert (none.low, none.high) == (None, None)  # two seeds tell no interval
+    with pytest.raises(UserError, match="the same images"):
+        intervals.seeds_and_images([x[0], x[1], x[2, :5]])
+
+
 # --- samples as a whole ----------------------------------------------------------------------
 
 

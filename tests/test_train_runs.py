@@ -24,7 +24,8 @@ def measured(tmp_path_factory):
     """A run with its curve, and what was asked of the measure."""
     asked = []
 
-    def measure(job, path):
+    def measure(job, path, device):
+        assert device == "cpu"
         asked.append((job.steps, models.load(path).card["images"]))
         return {"rmse_grey": Score(1 / job.steps, 0.0, 1.0, 4, "a stand-in")}
 

@@ -86,6 +86,34 @@ def share_difference(a: Float[Tensor, "N"], b: Float[Tensor, "M"]) -> Score:
                  "Newcombe's interval of two shares, 95 %")  # fmt: skip
 
 
+def difference(a: Score, b: Score, *, what: str = "two ratios") -> Score:
+    """`a` minus `b` of independent samples: the distances to the ends of their intervals add in
+    squares, as in `share_difference`.
+
+    Source: Zou and Donner 2008 (the method of variance estimates recovery).
+    """
+    value = a.value - b.value
+    low = value - np.hypot(a.value - a.low, b.high - b.value)
+    high = value + np.hypot(a.high - a.value, b.value - b.low)
+    return Score(value, float(low), float(high), min(a.n, b.n),
+                 f"difference of {what} with independent intervals, 95 %")  # fmt: skip
+
+
+def principal(
+    made: Float[Tensor, "S N F"], real: Features, *, width: int = 32
+) -> tuple[Float[Tensor, "S N K"], frechet.Moments]:
+    """Features of several sets on the principal components of the real ones, and the moments of the
+    real ones there: distances of few images, whose covariance in all dimensions says nothing.
+
+    Args:
+        made: (S, N, F); real: (M, F).
+        width: components, at most M.
+    """
+    centre = real.mean(0)
+    basis = torch.linalg.svd(real - centre, full_matrices=False).Vh[:width]
+    return (made - centre) @ basis.T, frechet.moments((real - centre) @ basis.T)
+
+
 @dataclass(frozen=True)
 class Sets:
     """Images made from the same starts under several settings, as features.

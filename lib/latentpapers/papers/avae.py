@@ -13,7 +13,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from latentpapers import config, data, models
+from latentpapers import config, data, models, weights
 from latentpapers.errors import UnknownName
 from latentpapers.losses import energy as E
 from latentpapers.losses import gans
@@ -25,11 +25,13 @@ from latentpapers.losses.equilibrium import (
     convergence_measure,
     error_signal,
 )
+from latentpapers.metrics import digits_classifier, frechet, intervals, translation
+from latentpapers.metrics.protocol import Score
 from latentpapers.nets import gans as nets_of_gans
 from latentpapers.nets.began import Decoder, Encoder, seeded
 from latentpapers.seeds import generator
-from latentpapers.shapes import Bytes, Codes, Images
-from latentpapers.train import games
+from latentpapers.shapes import Bytes, Codes, Images, PerImage
+from latentpapers.train import checkpoint, games
 from latentpapers.train.context import Context
 from latentpapers.train.distributed import Group
 from latentpapers.train.engine import Fit, Given, Task, Update, fit
@@ -325,6 +327,7 @@ Recipes = dict[str, dict[str, Any]]
 
 
 def _recipes(**parts: tuple[str, dict[str, Any]]) -> Recipes:
+    # getattr: a misspelled class fails here, and its file is one that a job depends on
     return {
         name: {"net": f"gans.{getattr(nets_of_gans, kind).__name__}", "options": own}
         for name, (kind, own) in parts.items()
@@ -473,6 +476,7 @@ class Preset:
         n_images: images behind each per-image number.
         more: times as many where images cost nothing but time: drawn faces, samples, walks.
         examples: images in a figure's row.
+        curved: runs that are measured on the way, for learning curves (`Runs.curve`).
     """
 
     training: dict[str, Training]
@@ -483,6 +487,7 @@ class Preset:
     n_images: int = 64
     more: int = 1
     examples: int = 8
+    curved: tuple[str, ...] = ()
 
 
 def _table(prefix: str = "table", **options: Any) -> dict[str, Training]:
@@ -592,7 +597,7 @@ KEPT: dict[str, tuple[str, ...]] = {
 
 _GPU = {"width": 64, "latent": 64, "lr": 2e-4, "gains_scale": 10.0, "precision": "bf16",
         "batch": 64, "steps": 1_000_000}  # fmt: skip
-_GPU_SECONDS = {"faces_avae": 90.0, "faces_vae": 10.0, "faces_began": 15.0, "large_avae": 75.0,
+_GPU_SECONDS = {"faces_avae": 85.0, "faces_vae": 10.0, "faces_began": 15.0, "large_avae": 75.0,
                 "attributes_avae": 30.0}  # fmt: skip
 _GPU_FACES = {"data": "faces-dcgan", "size": 64, "images": 20_000}
 # equal images for all, as many as fit: a method that is too slow for them stops sooner
@@ -644,8 +649,8 @@ PRESETS: dict[str, Preset] = {
     # CIFAR-10 at the 50,000 samples of published scores. Digits stay at 5,000: their intervals are
     # over seeds. Portraits stay at the 64 held-out ones that ship; what can be drawn is multiplied.
     "cpu": replace(_QUICK, n_cifar=50_000, more=8),
-    "gpu": Preset(training=_gpu(), n_images=2000),
-    "paper": Preset(training=_paper(), n_cifar=50_000, n_images=2000),
+    "gpu": Preset(training=_gpu(), n_images=2000, curved=("faces_avae",)),
+    "paper": Preset(training=_paper(), n_cifar=50_000, n_images=2000, curved=("faces_avae",)),
 }
 
 
@@ -727,10 +732,69 @@ def joint_scale(scales: Sequence[config.Scale]) -> config.Scale:
     )  # fmt: skip
 
 
+def measured(
+    job: Training, path: Path, *, device: str = "cpu", n: int = 200
+) -> dict[str, Score]:  # fmt: skip
+    """What a learning curve shows: how well the VAE and the discriminator reproduce held-out images
+    (those that there are), and the Frechet distance of samples on a stand-in's outputs. From the
+    training's state: a shipped file may keep the decoder alone.
+
+    Args:
+        job, path: the run as far as it came, and its checkpoint.
+        device: where networks run.
+        n: held-out images, and samples if in colour; real images four times as many.
+    """
+    nets = {}
+    for name, state in checkpoint.networks(state_of(path)).items():
+        nets[name] = models.build(recipe(job, name)).to(device).eval().requires_grad_(False)
+        nets[name].load_state_dict(state)
+    model = models.Model(nets, {"config": config.as_dict(job)})
+    held = data.load(job.data, size=job.size, split="test", n=n).pixels
+    found = reproduced(model, data.to_float(held).to(device))
+    errors = {name: intervals.bootstrap_mean(values.cpu()) for name, values in found.items()}
+    return errors | _distance(model, job, n, device)
+
+
+@torch.no_grad()
+def reproduced(model: models.Model, x: Images, *, block: int = 50) -> dict[str, PerImage]:
+    """Metric id -> mean |x - x'| of each image by the VAE (z the mean of its code) and by the
+    discriminator, of `METHODS` alone.
+
+    Args:
+        x: (N, C, H, W) on [-1, 1].
+    """
+    method = METHODS.get(model.card["config"]["method"])
+    ways: dict[str, Callable[[Images], Images]] = {}
+    if method and method.encoder:
+        ways["vae_l1_held_out"] = lambda v: model["decoder"](model["encoder"].moments(v)[0])
+    if method and method.critic:
+        ways["recon_l1"] = lambda v: model["critic_decoder"](model["critic_encoder"](v))
+    return {
+        name: torch.cat([E.energy_per_image(part, way(part)) for part in x.split(block)])
+        for name, way in ways.items()
+    }
+
+
+def _distance(model: models.Model, job: Training, n: int, device: str) -> dict[str, Score]:
+    """Of samples to real images: digits in the digit classifier's outputs, others in features."""
+    if job.data == "digits":
+        pixels = data.load("digits", size=job.size, n=1000).pixels
+        logs = [digits_classifier.probabilities(images.cpu()).clamp_min(1e-30).log()
+                for images in (data.to_float(pixels), sample(model, 1000, 0))]  # fmt: skip
+        return {"fd_digitsnet_n1000": frechet.frechet_score(frechet.moments(logs[0]), logs[1])}
+    look = weights.network("efficientnetlite0").to(device)
+    look.size = max(64, job.size)  # its own 224 costs twelve times as much as 64
+    pixels = data.load(job.data, size=job.size, n=4 * n).pixels
+    seen = [translation.pooled(look, images)
+            for images in (data.to_float(pixels), sample(model, n, 0))]  # fmt: skip
+    return {"fd_efficientnetlite0_small": frechet.on_components(*seen)}
+
+
 RUNS = Runs(
     "avae", Training, _fit, _card, recipe,
     {"shipped": SHIPPED, **{name: preset.training for name, preset in PRESETS.items()}}, KEPT,
     eight=frozenset([*_EQUAL, *_ABLATIONS, *(f"{data}_{m}" for data in ("table", "cifar")
                                              for m in ("began", "began_lsm", "avae"))]),
+    measure=measured,
 )  # fmt: skip
 train, export, train_from_cli = RUNS.train, RUNS.export, RUNS.train_from_cli

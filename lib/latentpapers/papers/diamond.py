@@ -14,18 +14,21 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from latentpapers import config, data, models, paths, tensorfile
+from latentpapers import config, data, models, paths, tensorfile, weights
 from latentpapers.errors import UserError
 from latentpapers.latent import boundary, found, inversion, method, walk
 from latentpapers.latent.descent import Plan
 from latentpapers.latent.pair import Pair, of_networks
 from latentpapers.latent.pair import sample as starting_points
 from latentpapers.losses import wgan
+from latentpapers.metrics import projected, walks
+from latentpapers.metrics.protocol import Score
 from latentpapers.nets import pgan
 from latentpapers.nets.began import seeded
 from latentpapers.nets.equalized import pixel_norm
+from latentpapers.nets.features import folded
 from latentpapers.seeds import generator
-from latentpapers.shapes import Bytes, Codes, Images, PerImage
+from latentpapers.shapes import Bytes, Codes, Features, Images, PerImage
 from latentpapers.train import checkpoint
 from latentpapers.train.context import Context
 from latentpapers.train.distributed import Group
@@ -276,8 +279,9 @@ class Preset:
     Attributes:
         training: runs by checkpoint name, the same in every preset: `faces_pgan` (the paper's
             CelebA), `cats_pgan` (a second domain, as its churches), `drawn_pgan` (who is the
-            majority?), `faces_wgan_gp`; in paper also `church_encoder`. In quick, training only
-            proves itself (`proof`) and the names are shipped checkpoints, made by `SHIPPED`.
+            majority?), `faces_wgan_gp`, `cifar_pgan` (data without common structure); in paper
+            also `church_encoder`. In quick, training only proves itself (`proof`) and the names are
+            shipped checkpoints, made by `SHIPPED`.
         seeds: training seeds behind the tables.
         n_score: generated images behind each distribution score of Table 1.
         n_latents: latents that are inverted and walked for the other numbers.
@@ -287,6 +291,7 @@ class Preset:
         sigmas, pushes: weights of eq 8 and steps along the boundary that Table 1 tries.
         n_labels: labelled images behind the boundary, half of them to check it.
         splits: random halves of the protocol that chooses on one and reports on the other.
+        curved: runs whose learning curve is measured on the way.
     """
 
     training: dict[str, Training] = field(default_factory=dict)
@@ -300,6 +305,7 @@ class Preset:
     pushes: tuple[float, ...] = boundary.STEPS
     n_labels: int = 4000
     splits: int = 8
+    curved: tuple[str, ...] = ()
 
 
 _SMALL = {"fmap_base": 1024, "fmap_max": 64, "precision": "bf16", "penalty_precision": "bf16",
@@ -325,6 +331,11 @@ SHIPPED: dict[str, Training] = {
         **{**_SMALL, "fmap_base": 768, "fmap_max": 48, "average": 0.998,
            "start_images": 16_000, "fade_images": 16_000, "hold_images": 24_000},
     ),
+    # what the paper calls extremely unstructured data; half the width, for it ships in 8 bits
+    "cifar_pgan": Training(
+        "pgan", "cifar10-jpeg", images=50_000, steps=8_000, latent=128,
+        **{**_SHORTER, "fmap_base": 512, "fmap_max": 32, "average": 0.998},
+    ),
 }  # fmt: skip
 
 # Networks that a shipped file keeps; the paper takes the generator as trained, not its average.
@@ -333,6 +344,7 @@ KEPT: dict[str, tuple[str, ...]] = {
     "drawn_pgan": ("generator_raw", "critic"),  # nothing here shows its average
     "faces_wgan_gp": ("generator", "critic"),
     "cats_pgan": ("generator", "critic"),  # its file is to stay below a megabyte
+    "cifar_pgan": ("generator", "critic"),
 }
 
 # 64, 128, 256, 256, 256 channels at 64 to 4 px; images a phase for a run of 180 s, and of 45 s
@@ -360,7 +372,7 @@ PRESETS: dict[str, Preset] = {
     "cpu": dataclasses.replace(
         _QUICK, n_score=320, n_latents=320, pushes=boundary.STEPS, n_labels=4000, splits=8
     ),
-    # 600 s a seed: 2 x 180 + 2 x 45 of training, 150 of evaluation
+    # 600 s a seed: 2 x 180 + 2 x 45 + 30 of training, 120 of evaluation
     "gpu": Preset(
         training={
             "faces_pgan": Training(
@@ -375,8 +387,12 @@ PRESETS: dict[str, Preset] = {
                 norm="none", batch=64, precision="bf16", log_every=100, save_every=2000,
                 **_PAPER_WGAN_GP,
             ),
+            "cifar_pgan": Training(
+                "pgan", "cifar10-jpeg", images=50_000, seconds=30.0, latent=128,
+                **{**_GPU, "size": 32, "fmap_base": 1024, "fmap_max": 128}, **_SHORT,
+            ),
         },
-        n_score=2000, n_latents=1000,
+        n_score=2000, n_latents=1000, curved=("faces_pgan",),
     ),
     # CelebA alone (its official training images; the budgets count all 202,599): the networks of
     # the other rows of Table 1 are public files (`weights.pgan`)
@@ -550,8 +566,6 @@ def walk_of_weights(
     Raises:
         Missing: the weights are not here. UserError: no GPU.
     """
-    from latentpapers import weights
-
     nets = weights.network(name)
     if torch.device(device).type == "cpu" and nets["generator_raw"].size > 128:
         raise UserError(f"a walk with {name!r} needs a GPU.")
@@ -593,6 +607,75 @@ def _starts_of(card: dict[str, Any]) -> Codes:
     return starting_points(card["n"], card["latent"], g, reading=card["search"]["start"])
 
 
+def eyes(device: str = "cpu") -> nn.Module:
+    """The stand-in that looks at many small images: EfficientNet-Lite0, its normalisations folded,
+    images enlarged to 64 px (its own 224 would cost twelve times as much)."""
+    net = folded(weights.network("efficientnetlite0")).to(device)
+    net.size = 64
+    return net
+
+
+@torch.no_grad()
+def seen(net: nn.Module, images: Images, *, block: int = 32) -> Features:
+    """Pooled features, on the CPU, of images on [-1, 1], which are clamped.
+
+    Args:
+        net: of images on [0, 1], for example `eyes()`.
+        block: images at once.
+    """
+    like = next(net.parameters())
+    return torch.cat([net((p.to(like).clamp(-1, 1) + 1) / 2).cpu() for p in images.split(block)])
+
+
+def measured(
+    job: Training, path: Path, *, device: str = "cpu", n: int = 256
+) -> dict[str, Score]:  # fmt: skip
+    """What a learning curve shows: the Frechet distance of `n` draws from four times as many
+    held-out images, on the stand-in's features, with a jackknife over draws. A network that is
+    still growing draws at its present size.
+
+    Args:
+        job, path: the run as far as it came, and its checkpoint.
+        device: where networks run.
+        n: draws. Distances of other numbers of images cannot be compared.
+    """
+    model = models.load(path, device=device)
+    net = "generator" if "generator" in model.parts else "generator_raw"
+    if job.method == "pgan":
+        _, stage, blend = stage_at(model.card["images"], stages(job))
+        model[net].grow(stage.level, blend)
+    x = sample(model, n, 0, net=net)
+    held = data.load(job.data, size=job.size, split="test", n=4 * n).pixels
+    net = eyes(device)
+    real, made = seen(net, data.to_float(held)), seen(net, F.interpolate(x, job.size))
+    sets = walks.Sets(("draws",), *walks.principal(made[None], real))
+    return {"fd_efficientnetlite0_small": walks.jackknife(n, sets.distances)[0]}
+
+
+def real_file(name: str, size: int) -> Path:
+    """Where the projected features of a data set's real images are, if that cannot ship."""
+    return paths.checkpoints() / "diamond" / "real" / f"{name}_{size}.safetensors"
+
+
+def real(job: dict[str, Any], n: int, net: nn.Module, *, shipped: bool) -> Features:
+    """Projected features (`metrics.projected`) of the first `n` training images of a network.
+
+    Args:
+        job: `config` of its card.
+        n: images; a file may have fewer.
+        net: `eyes()`, which looked at those in the file too.
+        shipped: read the file, where there is one: the same result with and without the images.
+
+    Raises:
+        Missing: neither a file nor the images.
+    """
+    file = real_file(job["data"], job["size"])
+    if shipped and file.is_file():
+        return projected.load(file)[0][:n]
+    images = data.load(job["data"], size=job["size"], split="train", n=min(n, job["images"]))
+    return projected.project(seen(net, data.to_float(images.pixels)))
+
+
 def scale_of(model: models.Model, preset: str, device: str, seeds: tuple[int, ...]) -> config.Scale:
     """The label of what a checkpoint makes: images seen, share of the paper's budget, data."""
     job = model.card["config"]
@@ -609,17 +692,20 @@ def scale_of(model: models.Model, preset: str, device: str, seeds: tuple[int, ..
 RUNS = Runs(
     "diamond", Training, _fit, _card, _recipe,
     {"shipped": SHIPPED, **{name: preset.training for name, preset in PRESETS.items()}}, KEPT,
-    networks=_networks,
+    eight=frozenset({"cifar_pgan"}), networks=_networks, measure=measured,
 )  # fmt: skip
 train, export = RUNS.train, RUNS.export
 
 
 def train_from_cli(arguments: list[str]) -> int:
     """`Runs.train_from_cli`; `--search NAME --n N [--small] --out FOLDER` searches the latents of a
-    shipped network, `--pack cats_pgan --out FOLDER` draws the set `cats-generated`."""
+    shipped network, `--pack cats_pgan --out FOLDER` draws the set `cats-generated`, `--real NAME
+    --n N --out FOLDER` keeps projected features of the images that a shipped run trains on."""
     named = {word.partition("=")[0] for word in arguments}
     if "--pack" in named:
         return _pack_from_cli(arguments)
+    if "--real" in named:
+        return _real_from_cli(arguments)
     return _search_from_cli(arguments) if "--search" in named else RUNS.train_from_cli(arguments)
 
 
@@ -639,6 +725,24 @@ def _pack_from_cli(arguments: list[str]) -> int:
     }
     source = f"diamond/{args.pack}_s0, {model.card['title']}, {model.card['images']:,} images seen"
     print(cats_generated.write(drawn, args.out, source).name, flush=True)
+    return 0
+
+
+def _real_from_cli(arguments: list[str]) -> int:
+    import argparse
+
+    parser = argparse.ArgumentParser("latentpapers train diamond", allow_abbrev=False)
+    parser.add_argument("--real", required=True, choices=[*SHIPPED], help="whose training images")
+    parser.add_argument("--n", type=int, default=240)
+    parser.add_argument("--out", type=Path, required=True)
+    args = parser.parse_args(arguments)
+    job = config.as_dict(SHIPPED[args.real])
+    rows = real(job, args.n, eyes(), shipped=False)
+    card = {"data": job["data"], "size": job["size"], "n": len(rows), "split": "train",
+            "network": "efficientnetlite0 at 64 px"}  # fmt: skip
+    path = args.out / real_file(job["data"], job["size"]).name
+    projected.save(path, rows, card)
+    print(f"{path.name}: features of {len(rows)} images", flush=True)
     return 0
 
 

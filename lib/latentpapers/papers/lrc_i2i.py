@@ -21,7 +21,8 @@ from latentpapers.errors import UserError
 from latentpapers.losses import cycle as C
 from latentpapers.losses import logistic, subspace
 from latentpapers.losses import style as S
-from latentpapers.metrics import full_reference, translation, walks
+from latentpapers.metrics import full_reference, intervals, translation, walks
+from latentpapers.metrics.protocol import Score
 from latentpapers.nets import lrc_i2i, stargan_v2
 from latentpapers.nets import spectral as sn
 from latentpapers.nets.began import seeded
@@ -201,6 +202,7 @@ def _style_recipe(job: Training, name: str) -> dict[str, Any]:
         "discriminator": ("Discriminator", judge),
     }  # fmt: skip
     kind, options = kinds[name]
+    # getattr: a misspelled class fails here, and its file is one that a job depends on
     return {"net": f"stargan_v2.{getattr(stargan_v2, kind).__name__}", "options": options}
 
 
@@ -722,6 +724,7 @@ class Preset:
         n_sources: other held-out images translated to each of them; ten in the paper.
         n_images: held-out sources, and as many targets, behind each number of a figure; at most 64.
         examples: rows and columns of a figure's grid.
+        curved: runs that are measured on the way, for learning curves (`Runs.curve`).
     """
 
     training: dict[str, Training]
@@ -729,6 +732,7 @@ class Preset:
     n_sources: int = 10
     n_images: int = 64
     examples: int = 5
+    curved: tuple[str, ...] = ()
 
 
 # Small enough for one CPU core, with a penalty in every eighth step and a shorter average
@@ -815,7 +819,7 @@ _AFHQ = {"cats": ("afhq-cat", 5153), "dogs": ("afhq-dog", 4739), "wild": ("afhq-
 _STYLE_PAPER = {"ratio": 1.0, "gamma": 1.0, "lr": 1e-4, "decay": 1e-4, "diversity_weight": 2.0,
                 "steps": 100_000, "width": 128}  # fmt: skip
 
-_PROOF = Preset(
+_QUICK = Preset(
     training={
         "proof": Training(
             "lrc", "drawn-faces", 16, 64, 4, 20, width=8, cap=16, discriminator_width=8,
@@ -830,10 +834,10 @@ _PROOF = Preset(
 )  # fmt: skip
 
 PRESETS: dict[str, Preset] = {
-    "quick": _PROOF,
+    "quick": _QUICK,
     # 200 targets x 10 sources are the 2,000 images of the published density and coverage; the
     # intervals are a third as wide as quick's
-    "cpu": replace(_PROOF, n_eval=200, n_images=48),
+    "cpu": replace(_QUICK, n_eval=200, n_images=48),
     "gpu": Preset(
         training={
             "cats_lrc": Training("lrc", **_CATS, low=8, **_HEAD, **_SHORT),
@@ -854,7 +858,7 @@ PRESETS: dict[str, Preset] = {
                 for name, changed in REMEDIES.items()
             },
         },
-        n_eval=200, n_images=200, examples=8,
+        n_eval=200, n_images=200, examples=8, curved=("cats_lrc",),
     ),
     # CelebA-HQ unsplit and AFHQ a domain at a time, as in sections 4 and 4.1
     "paper": Preset(
@@ -878,7 +882,7 @@ PRESETS: dict[str, Preset] = {
                 for name, (source, n) in _AFHQ.items()
             },
         },
-        n_eval=500, n_images=500, examples=8,
+        n_eval=500, n_images=500, examples=8, curved=("faces_lrc",),
     ),
 }  # fmt: skip
 
@@ -908,22 +912,28 @@ def _card(job: Training, path: Path, images: int, nets: States) -> dict[str, Any
     name = path.name.rpartition("_s")[0]
     if name in MEASURED and job == SHIPPED[name]:
         card["measures"] = _measured(job, nets)
+    if name == "churches_lrc" and job == SHIPPED[name]:
+        card["averaging"] = averaging(job, path)
     if name in MEASURED and job.method == "lrc":
         card["critic_weights"] = map_weights(nets["discriminator"])
         card["critic_weight"] = statistics.fmean(w * w for w in card["critic_weights"]) ** 0.5
     return card
 
 
-def _measured(job: Training, nets: States) -> dict[str, Any]:
-    """`measures` of a run's networks with how they were made. Where no picture of the data ships,
-    those of its nearest members too, and of cats the similarity of sources under drawn targets."""
+def _model(job: Training, nets: States, device: str = "cpu") -> models.Model:
+    """The networks of a run that make its outputs, from their state dicts."""
     parts = {n: models.build(recipe(job, n)) for n in nets if n in ("generator", "style")}
     for name, net in parts.items():
         net.load_state_dict(nets[name])
-        net.eval().requires_grad_(False)
+        net.to(device).eval().requires_grad_(False)
+    return models.Model(parts, {"config": config.as_dict(job)})
+
+
+def _measured(job: Training, nets: States) -> dict[str, Any]:
+    """`measures` of a run's networks with how they were made. Where no picture of the data ships,
+    those of its nearest members too, and of cats the similarity of sources under drawn targets."""
     how = Measuring()
-    held, look = held_out(job.data, job.size, how, 0), looker(how.side)
-    model = models.Model(parts, {"config": config.as_dict(job)})
+    held, look, model = held_out(job.data, job.size, how, 0), looker(how.side), _model(job, nets)
     found = {"how": config.as_dict(how), "ours": measures(model, held, how, look)}
     if job.data in ("cats", "churches"):
         found["nearest"] = measures_of_nearest(held, how, job.low, look)
@@ -936,6 +946,22 @@ def _measured(job: Training, nets: States) -> dict[str, Any]:
     return found
 
 
+def averaging(
+    job: Training, path: Path, how: Measuring = Measuring(48, 4, pool=96, real=384)
+) -> dict[str, list[float]]:  # fmt: skip
+    """What averaging the weights changes (lrc_i2i-e16): the numbers of the averaged network less
+    those of the last step's, for the same targets, each with the ends of its interval."""
+    state, look = state_of(path), looker(how.side)
+    held = held_out(job.data, job.size, how, 0)
+    against = translation.Reference.of(translation.pooled(look, held.real), how.components)
+    models_ = (_model(job, _networks(state, averaged=yes)) for yes in (True, False))
+    a, b = (_numbers(outputs(m, held), held, how, look, against, job.low) for m in models_)
+    gaps = {"fd": translation.kept_difference(a["fd"], b["fd"], how.targets)}
+    for name in ("lr_rmse", "diversity"):
+        gaps[name] = intervals.paired_difference(torch.tensor(a[name]), torch.tensor(b[name]))
+    return {name: [gap.value, gap.low or 0.0, gap.high or 0.0] for name, gap in gaps.items()}
+
+
 def map_weights(discriminator: dict[str, Tensor]) -> list[float]:
     """Root mean square weight on the difference map of each output channel of the convolution that
     takes it, from a state dict with its norms divided out."""
@@ -943,14 +969,45 @@ def map_weights(discriminator: dict[str, Tensor]) -> list[float]:
     return weight[:, -3:].square().mean((1, 2, 3)).sqrt().tolist()
 
 
-def _networks(path: Path) -> States:
-    """State dicts of a training's networks, averaged, with their norms divided out."""
-    return {name: sn.folded(state) for name, state in checkpoint.networks(path).items()}
+def _networks(path: Path, *, averaged: bool = True) -> States:
+    """State dicts of a training's networks, with their norms divided out."""
+    nets = checkpoint.networks(path, averaged=averaged)
+    return {name: sn.folded(state) for name, state in nets.items()}
+
+
+# Seconds of one core at 64 px: 160 outputs, ten for each target as for the published diversity
+_ON_THE_WAY = Measuring(targets=16, sources=10, pool=64, real=192)
+
+
+def measured(
+    job: Training, path: Path, *, device: str = "cpu", how: Measuring = _ON_THE_WAY
+) -> dict[str, Score]:
+    """What a learning curve shows: how far outputs miss their targets, how real they look and how
+    much those for one target differ. From the training's state: a shipped file may keep no network.
+
+    Args:
+        job, path: the run as far as it came, and its checkpoint.
+        device: where networks run.
+        how: few held-out images. The numbers of a curve can be compared with each other alone.
+    """
+    model, look = _model(job, _networks(state_of(path)), device), looker(how.side, device)
+    held = held_out(job.data, job.size, how, 0)
+    against = translation.Reference.of(translation.pooled(look, held.real), how.components)
+    found = _numbers(outputs(model, held), held, how, look, against, job.low)
+    return {
+        "lr_rmse": intervals.bootstrap_mean(torch.tensor(found["lr_rmse"])),
+        "fd_efficientnetlite0_small": translation.kept_difference(
+            found["fd"], [0.0] * len(found["fd"]), how.targets
+        ),
+        "featdist_efficientnetlite0_small": intervals.bootstrap_mean(
+            torch.tensor(found["diversity"])
+        ),
+    }
 
 
 RUNS = Runs(
     "lrc_i2i", Training, _fit, _card, recipe,
     {"shipped": SHIPPED, **{name: preset.training for name, preset in PRESETS.items()}}, KEPT,
-    eight=EIGHT, networks=_networks,
+    eight=EIGHT, networks=_networks, measure=measured,
 )  # fmt: skip
 train, export, train_from_cli = RUNS.train, RUNS.export, RUNS.train_from_cli

@@ -35,9 +35,9 @@ from latentpapers.train.schedule import halved_at
 
 # (CPU seconds, MB) of each notebook, measured on one core in a process of its own
 EXPECT = {
-    "quick/1_derivation": (18, 1000), "quick/2_training": (16, 1000), "quick/3_tables": (16, 1150),
+    "quick/1_derivation": (18, 1000), "quick/2_training": (18, 1000), "quick/3_tables": (18, 1150),
     "quick/4_figures": (18, 1150), "quick/5_explore": (14, 1000),
-    "cpu/3_tables": (24, 1000), "cpu/4_figures": (16, 1000),
+    "cpu/3_tables": (26, 1000), "cpu/4_figures": (16, 1000),
 }  # fmt: skip
 FACTOR = 4
 BATCH, ITERATIONS = 16, 500_000  # of each stage, section 4.1
@@ -332,6 +332,8 @@ class Preset:
         crops: crops a figure shows.
         each: crops a photograph where a test set is `photos`; 0: all that fit side by side.
         side: pixels of the crops in which figures look for their places.
+        table_seeds: seeds of the tables where networks are shipped; elsewhere those that trained.
+        curved: runs that are measured on the way, for learning curves (`Runs.curve`).
     """
 
     training: dict[str, Training]
@@ -341,6 +343,8 @@ class Preset:
     crops: int = 4
     each: int = 2
     side: int = 208
+    table_seeds: tuple[int, ...] = (0,)
+    curved: tuple[str, ...] = ()
 
 
 def fine_tuning(steps: int) -> dict[str, Any]:
@@ -399,7 +403,7 @@ _QUICK = Preset(
         "proof_clsr": Training("joint", variant="clsr", start="proof_psnr", features="random",
                                **_PROOF),
     },
-    tests=("photos",), niqe=("photos",), figures="photos",
+    tests=("photos",), niqe=("photos",), figures="photos", table_seeds=(0, 1, 2),
 )  # fmt: skip
 
 PRESETS: dict[str, Preset] = {
@@ -415,6 +419,7 @@ PRESETS: dict[str, Preset] = {
             standard=True,
         ),
         tests=("set5", "set14", "bsd100", "urban100"), niqe=("set5", "set14"), figures="photos",
+        curved=("lsr",),
     ),
     "paper": Preset(
         training=_runs(
@@ -423,7 +428,7 @@ PRESETS: dict[str, Preset] = {
             standard=True,
         ),
         tests=("set14", "pirm", "urban100", "bsd100"),
-        niqe=("set14", "pirm", "urban100", "bsd100"), figures="photos",
+        niqe=("set14", "pirm", "urban100", "bsd100"), figures="photos", curved=("lsr",),
     ),
 }  # fmt: skip
 
@@ -684,60 +689,133 @@ def measure(
     return out
 
 
-# Test sets and networks of the shipped scores; these pictures do not ship, so quick reads scores
+# --- shipped scores ---------------------------------------------------------------------------
+
+# Test sets whose pictures do not ship, so that quick and cpu read scores of the shipped networks
 PUBLISHED_SETS = ("set5", "set14", "bsd100", "urban100")
 SCORED = ("psnr", *VARIANTS, *VALUES_OF_MU)
 
+# Seeds 1 and 2 of the joint runs ship as scores alone: their networks would take 12 MB. All start
+# from seed 0's first stage, so what differs is the critic's first weights and the order of crops.
+# Settled before either was measured: a verdict about a training method reads the t interval over
+# the seeds' values of its paired difference (`ledger.verdicts`, as for every paper), on the same
+# pictures; rules and margins stay those of one seed. That interval does not cover other pictures:
+# beside it, tables show one that does (`intervals.seeds_and_images`), and notes say where the two
+# disagree.
+UNSHIPPED_SEEDS = (1, 2)
+# and these are the crops on which quick and cpu show them, by `each` of `evaluation_pairs`
+CROPS = {"photos_2": 2, "photos_0": 0}
+
 
 def score_file(seed: int = 0) -> Path:
-    """Where the scores of the shipped networks on the published test sets are."""
+    """Where the scores of a seed's networks are."""
     return paths.checkpoints() / "lsrgan" / "scores" / f"published_s{seed}.safetensors"
+
+
+def scored_pairs(name: str) -> list[data.Pair]:
+    """Pictures behind shipped scores: of a published set, or the crops of a key of `CROPS`."""
+    if name in CROPS:
+        return evaluation_pairs("photos", each=CROPS[name])
+    return evaluation_pairs(name)
 
 
 def score(
     names: tuple[str, ...], sets: tuple[str, ...], out: Path, seed: int = 0,
-    niqe: tuple[str, ...] = (),
+    niqe: tuple[str, ...] = (), folder: Path | None = None,
 ) -> None:  # fmt: skip
-    """Measures shipped networks, and bicubic enlargement, on whole test sets, and writes what was
-    measured of every picture with the hashes of networks and pictures.
+    """Measures networks, and bicubic enlargement, on whole test sets, and writes what was measured
+    of every picture with the hashes of networks and pictures.
 
     Args:
         niqe: those of `sets` on which NIQE is measured too: pictures of 200 px a side at least.
+        folder: of networks that do not ship; their cards are then written too. None: shipped ones.
 
     Raises:
         Missing, UnknownName: a network or a set that is not here.
     """
-    found = {name: evaluation_pairs(name) for name in sets}
+    found = {name: scored_pairs(name) for name in sets}
     tree = {"bicubic": measure(lambda pair: bicubic(pair.lr), found, niqe)}
-    card: dict[str, Any] = {"sets": {}, "networks": {}, "seed": seed}
+    card: dict[str, Any] = {"sets": {}, "networks": {}, "seed": seed, "shipped": folder is None}
     for name, pairs in found.items():
         pixels = ((pair.name, pair.hr.numpy()) for pair in pairs)
         card["sets"][name] = {"pictures": len(pairs), "sha256": data.known.digest(pixels)}
+    if folder is not None:
+        card |= {"cards": {}, "start": "", "commands": remaking(names, seed)}
     for name in names:
-        file = paths.checkpoints() / "lsrgan" / f"{name}_s{seed}.safetensors"
-        net = load_generator(models.load(file))
+        file = (folder or paths.checkpoints() / "lsrgan") / f"{name}_s{seed}.safetensors"
+        model = models.load(file)
+        net = load_generator(model)
         tree[name] = measure(lambda pair, net=net: enlarge(net, pair.lr), found, niqe)
         card["networks"][name] = storage.sha256_file(file)
+        if folder is not None:
+            card["cards"][name] = {k: v for k, v in model.card.items() if k not in _LONG}
+            card["start"] = storage.sha256_file(start_file(Training(**model.card["config"]), file))
         print(f"{name}: measured", flush=True)
     tensorfile.save(out / score_file(seed).name, tree, about=card)
+
+
+_LONG = ("history", "curve", "parts")  # of a card: what a score has no use for
+
+
+def remaking(names: tuple[str, ...], seed: int) -> list[str]:
+    """Commands that train the networks of a seed that does not ship, from the shipped first stage,
+    and measure them."""
+    home = "results/checkpoints/lsrgan"
+    train = "latentpapers train lsrgan"
+    return [
+        f"cp {home}/psnr_s0.safetensors FOLDER/psnr.safetensors",
+        *(f"{train} --run {name} --seed {seed} --out FOLDER" for name in names),
+        f"{train} --score --seed {seed} --networks FOLDER --out {home}/scores",
+    ]
 
 
 def published_scores(seed: int = 0) -> tuple[dict[str, Values], dict[str, Any]]:
     """Shipped scores by network, and their card.
 
     Raises:
-        Missing, Corrupt: the file, or one of a network that is no longer the shipped one.
+        Missing, Corrupt: the file, or one of networks that are no longer the shipped ones or no
+            longer start from the shipped first stage.
     """
     file = score_file(seed)
     card, tree = tensorfile.header(file), tensorfile.load(file)
-    for name, known in card["networks"].items():
-        network = paths.checkpoints() / "lsrgan" / f"{name}_s{seed}.safetensors"
+    shipped = card.get("shipped", True)
+    behind = card["networks"] if shipped else {"psnr": card["start"]}
+    for name, known in behind.items():
+        network = paths.checkpoints() / "lsrgan" / f"{name}_s{seed * shipped}.safetensors"
         if storage.sha256_file(network) != known:
+            again = f"latentpapers train lsrgan --score --out {file.parent.name}"
+            again = again if shipped else "` and `".join(card["commands"])
             raise Corrupt(
                 f"{file.name} was measured with another {network.name}; measure again with "
-                f"`latentpapers train lsrgan --score --out {file.parent.name}`."
+                f"`{again}`."
             )
     return tree, card
+
+
+def scores_only(
+    seed: int, tests: tuple[str, ...], each: int
+) -> dict[str, tuple[Values, models.Model]]:
+    """What ships of a seed whose networks do not: name -> scores of every picture, and the card.
+
+    Args:
+        tests, each: test sets and crops a photograph, as in `Preset`.
+
+    Raises:
+        Missing, Corrupt: no such scores, with the remedy; as `published_scores`.
+    """
+    tree, card = published_scores(seed)
+    keys = {name: f"photos_{each}" if name == "photos" else name for name in tests}
+    for key in keys.values():
+        if key not in card["sets"]:
+            raise Missing(
+                f"the networks of seed {seed} do not ship, and of their scores there are none on "
+                f"{key!r} (known: {', '.join(card['sets'])}); set table_seeds=[0], or train them: "
+                f"{'; '.join(card['commands'][:2])} ..."
+            )
+    return {
+        name: ({test: tree[name][key] for test, key in keys.items()}, models.Model({}, about))
+        for name, about in card["cards"].items()
+    }
 
 
 def has_ma() -> bool:
@@ -757,6 +835,21 @@ def photographs(pairs: list[data.Pair]) -> tuple[str, ...] | None:
     return whole if all(whole) else None
 
 
+def pooled_groups(
+    groups: Mapping[str, intervals.Groups], counts: Mapping[str, int]
+) -> tuple[str, ...] | None:
+    """Photographs of several sets' pictures, set after set; None where every picture is whole.
+
+    Args:
+        groups: set -> the photographs that its pictures were cut from (`photographs`).
+        counts: set -> number of its pictures, in the order of pooling.
+    """
+    if not any(groups.get(name) is not None for name in counts):
+        return None
+    of = {name: groups.get(name) or range(n) for name, n in counts.items()}
+    return tuple(f"{name} {photograph}" for name in counts for photograph in of[name])
+
+
 def differences(
     first: Values, second: Values, column: str, *, spread: bool = False,
     groups: Mapping[str, intervals.Groups] | None = None,
@@ -769,8 +862,8 @@ def differences(
     """
     both = {name: (first[name][column], second[name][column]) for name in first}
     of = {name: (groups or {}).get(name) for name in both}
+    of["all images"] = pooled_groups(of, {name: len(old) for name, (_, old) in both.items()})
     both["all images"] = tuple(torch.cat([pair[i] for pair in both.values()]) for i in (0, 1))
-    of["all images"] = of[next(iter(of))] if len(of) == 1 else None
     how = spread_difference if spread else intervals.paired_difference
     return {name: how(a, b, groups=of[name]) for name, (a, b) in both.items()}
 
@@ -850,12 +943,14 @@ def place_of_largest_difference(
 
 
 def scale_of(
-    model: models.Model, preset: str, device: str, seeds: tuple[int, ...], tested: str = ""
-) -> config.Scale:
+    model: models.Model, preset: str, device: str, seeds: tuple[int, ...], tested: str = "",
+    unshipped: tuple[int, ...] = (),
+) -> config.Scale:  # fmt: skip
     """The label of what a checkpoint makes: images seen, share of the paper's budget, data.
 
     Args:
         tested: what the number was measured on.
+        unshipped: seeds among those it will be pooled with that ship as scores alone.
     """
     job = model.card["config"]
     standin = () if job["data"] in PAPERS_OWN else (job["data"],)
@@ -866,6 +961,9 @@ def scale_of(
     start = ", initialised from RealSR-DF2K" if origin else ""
     sizes = f"{job['width']} x {job['blocks']}"
     on = f", tested on {tested}" if tested else ""
+    if unshipped:
+        named = f"seed{'s' * (len(unshipped) > 1)} {', '.join(map(str, unshipped))}"
+        on += f" ({named}: scores only)"
     return config.Scale(
         preset=preset, images=model.card["images"], budget=model.card["budget"],
         data=f"{job['data']} {job['crop']} px, RRDB {sizes}{start}{on}", device=device,
@@ -876,15 +974,29 @@ def scale_of(
 # --- its runs ---------------------------------------------------------------------------------
 
 
+def measured(job: Training, path: Path, *, device: str = "cpu") -> dict[str, Score]:
+    """What a learning curve of LSRGAN shows, on the crops of quick: likeness to the truth (PSNR,
+    SSIM), naturalness without it (NIQE), detail (gradient energy as a share of the truth's)."""
+    pairs = evaluation_pairs("photos")
+    net, groups = load_generator(models.load(path), device), photographs(pairs)
+    found = outputs(net, pairs, device)
+    values = evaluate(found, pairs, ("PSNR", "SSIM", "NIQE"))
+    values["sharpness"] = sharpness(found) / sharpness([pair.hr for pair in pairs]).mean()
+    ids = {**METRICS, "sharpness": "gradient_energy_ratio"}
+    return {ids[k]: intervals.bootstrap_mean(v, groups=groups) for k, v in values.items()}
+
+
 RUNS = Runs(
     "lsrgan", Training, _fit, _card, recipe,
     {"shipped": SHIPPED, **{name: preset.training for name, preset in PRESETS.items()}}, KEPT,
+    measure=measured,
 )  # fmt: skip
 train, export = RUNS.train, RUNS.export
 
 
 def train_from_cli(arguments: list[str]) -> int:
-    """`Runs.train_from_cli`; `--score --out FOLDER` measures shipped networks (`score`)."""
+    """`Runs.train_from_cli`; `--score --out FOLDER` measures shipped networks (`score`), with
+    `--networks FOLDER` those of a seed that does not ship."""
     if "--score" not in arguments:
         return RUNS.train_from_cli(arguments)
     import argparse
@@ -893,6 +1005,10 @@ def train_from_cli(arguments: list[str]) -> int:
     parser.add_argument("--score", action="store_true", required=True)
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--networks", type=Path)
     args = parser.parse_args(arguments)
-    score(SCORED, PUBLISHED_SETS, args.out, args.seed, PUBLISHED_SETS)
+    names, sets = SCORED, PUBLISHED_SETS
+    if args.networks is not None:  # the first stage is seed 0's; and no network is there for crops
+        names, sets = SCORED[1:], (*PUBLISHED_SETS, *CROPS)
+    score(names, sets, args.out, args.seed, sets, args.networks)
     return 0

@@ -53,7 +53,8 @@ class Runs:
         kept: run -> networks that its shipped file keeps; all of them where nothing is said.
         eight: shipped runs whose file holds 8 bits a weight (`models.save`).
         networks: state file -> state dicts, with averages in place of what they average.
-        measure: (job, checkpoint) -> metric id -> score of its networks, for learning curves.
+        measure: (job, checkpoint, device=) -> metric id -> score of its networks, for learning
+            curves.
     """
 
     paper: str
@@ -65,7 +66,7 @@ class Runs:
     kept: Mapping[str, tuple[str, ...]]
     eight: frozenset[str] = frozenset()
     networks: Callable[[Path], Networks] = checkpoint.networks
-    measure: Callable[[Any, Path], dict[str, Score]] | None = None
+    measure: Callable[..., dict[str, Score]] | None = None
 
     def train(
         self,
@@ -136,7 +137,8 @@ class Runs:
             piece = dataclasses.replace(job, **{length: part})
             self.train(piece, seed=seed, path=path, **how)
             images = checkpoint.header(state_of(path))["images"]
-            rows.append({"images": images, **_rounded(self.measure(piece, path))})
+            found = self.measure(piece, path, device=how.get("device", "cpu"))
+            rows.append({"images": images, **_rounded(found)})
             storage.write_json(file, rows)
         only, bits = how.get("only", ()), how.get("bits", 16)
         self.export(state_of(path), path, job, seed, only=only, bits=bits)
