@@ -418,15 +418,15 @@ def curves(
     return fig
 
 
-def learning(rows: Sequence[Mapping[str, Any]], metric: str) -> tuple[np.ndarray, ...]:
-    """A learning curve for `curves`: images seen in thousands, value, low, high.
+def learning(rows: Sequence[Mapping[str, Any]], metric: str) -> np.ndarray:
+    """A learning curve for `curves`: rows images seen in thousands, value, low, high.
 
     Args:
         rows: what a card keeps under `curve`.
         metric: its id; NaN where an interval has no ends.
     """
     found = np.array([row[metric] for row in rows], dtype=float)
-    return np.array([row["images"] / 1000 for row in rows]), *found.T
+    return np.vstack([[row["images"] / 1000 for row in rows], found.T])
 
 
 def _inset(size: tuple[int, int], title: str | None) -> tuple[float, float, float, float]:
