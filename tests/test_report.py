@@ -575,3 +575,17 @@ def test_layer_table_counts_every_parameter_once():
 )
 def test_counts_read_well(count, text):
     assert diagram.count_text(count) == text
+
+
+@pytest.mark.parametrize("dpi", [100, 72, 55])  # a notebook may draw a figure smaller
+def test_no_label_of_a_strip_is_cut(dpi):
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+
+    labels = ["faces-dcgan improved", "PixelCNN", "(b) D(fakes)", "Nearest member P(X, y)"]
+    fig = figures.strips([(label, np.zeros((6, 3, 32, 32), np.uint8)) for label in labels])
+    fig.set_dpi(dpi)
+    canvas = FigureCanvasAgg(fig)
+    canvas.draw()
+    left = [text.get_window_extent(canvas.get_renderer()).x0 for text in fig.texts]
+    assert len(left) == len(labels)
+    assert min(left) >= 0
