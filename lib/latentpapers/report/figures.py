@@ -327,16 +327,16 @@ def _reasons(box: "_Box", row: list[Any], y: int, high: int, wide: int, columns:
 
 
 def _text_size(text: str, size: float = 9.5) -> tuple[int, int]:
-    """Width and height in pixels that `text` takes, without a renderer; one that draws small letters
-    rounds each to whole pixels, which adds up to an eighth."""
+    """Width and height in pixels that `text` takes, without a renderer; one that draws small
+    letters rounds each to whole pixels, which adds up to an eighth."""
     from matplotlib.font_manager import FontProperties
     from matplotlib.textpath import TextPath
 
     font = FontProperties(family="DejaVu Sans", size=size)
     lines = text.split("\n")
     paths = [TextPath((0, 0), t, prop=font) for t in lines if t.strip()]
-    wide = max((p.get_extents().width for p in paths), default=0.0)
-    return int(np.ceil(1.12 * wide * DPI / 72)) + 2, int(np.ceil(len(lines) * size * 1.25 * DPI / 72))
+    wide = 1.12 * max((p.get_extents().width for p in paths), default=0.0)
+    return int(np.ceil(wide * DPI / 72)) + 2, int(np.ceil(len(lines) * size * 1.25 * DPI / 72))
 
 
 class _Box:
