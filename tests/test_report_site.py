@@ -185,7 +185,8 @@ def test_measured_errata_stand_together_and_first(site):
         for entry in ledger.load(paper).errata.errata:
             assert (f">{entry.id}<" in page) == (entry.effect is not None), entry.id
     own = (site / "avae" / "errata.html").read_text()
-    assert r"\(e_t = \eta L_d - L_g + \alpha L_v\)" in own  # a formula, not its source
+    assert r"Printed: e_t = \eta L_d" not in own  # a formula, not its source
+    assert own.count("<math") >= 4  # as printed and as corrected, of two errata
     measured = [e.effect is not None for e in ledger.load("avae").errata.errata]
     seen = re.findall(r'<section id="(avae-e\d+)', own)
     assert len(seen) == len(measured)
