@@ -332,14 +332,18 @@ def sleeper():
     started = []
 
     def start(*words, **env):
-        command = [sys.executable, "-c", "import time; time.sleep(60)", *words]
-        started.append(subprocess.Popen(command, env={**os.environ, **env}))
-        return started[-1]
+        code = "import time; print('runs', flush=True); time.sleep(60)"
+        command = [sys.executable, "-c", code, *words]
+        process = subprocess.Popen(command, env={**os.environ, **env}, stdout=subprocess.PIPE)
+        started.append(process)
+        process.stdout.readline()  # a process just born has no environment to read yet
+        return process
 
     yield start
     for process in started:
         process.kill()
         process.wait()
+        process.stdout.close()
 
 
 def note(folder, pid, supervisor, job="quick/avae/2_training/s0"):

@@ -355,6 +355,43 @@ def test_a_baseline_has_one_output(tmp_path):
         lag.samples(model, y, 2, seed=0)
 
 
+def _luma(pixels):
+    """ITU-R BT.601 studio luma, rounded, its border of 4 px cut."""
+    r, g, b = pixels.double().unbind(1)
+    y = 16 + (65.481 * r + 128.553 * g + 24.966 * b) / 255
+    return y.round()[:, 4:-4, 4:-4]
+
+
+@pytest.mark.parametrize("method", ["lag", "edsr"])
+def test_what_a_learning_curve_measures(method, tmp_path, monkeypatch):
+    """On images that training never saw: the truth beside z = 0, the spread where there is one."""
+    monkeypatch.setenv("LATENTPAPERS_PROCESSES", "1")
+    job = Training(method, **{**TINY, "data": "drawn-faces"})
+    path = tmp_path / "net.safetensors"
+    lag.train(job, seed=0, path=path)
+    found, model = lag.measured(job, path, n=16), models.load(path)
+    held_out, seen = (
+        lag.data.load("drawn-faces", size=16, split=split, n=16).pixels
+        for split in ("test", "train")
+    )
+    psnr = {}
+    for name, truth in (("ours", held_out), ("of images seen", seen)):
+        out = lag.centre(model, lag.inputs(model, truth))
+        out = ((out + 1) * 127.5).round().clamp(0, 255).to(torch.uint8)
+        error = (_luma(out) - _luma(truth)).square().flatten(1).mean(1)
+        psnr[name] = float((10 * torch.log10(255**2 / error)).mean())
+    # luma rounds at halves to either side: a level in one of 64 pixels
+    assert found["psnr_y_b4_u8"].value == pytest.approx(psnr["ours"], abs=0.02)
+    assert found["psnr_y_b4_u8"].value != pytest.approx(psnr["of images seen"], abs=0.02)
+    assert found["fd_efficientnetlite0_small"].value > 0
+    assert ("spread_grey" in found) == (method == "lag")
+    if method == "lag":
+        drawn = lag.samples(model, lag.inputs(model, held_out), 2, seed=0)
+        # two outputs: half of their squared difference is their variance
+        spread = 127.5 * ((drawn[0] - drawn[1]).square() / 2).flatten(1).mean(1).sqrt()
+        assert found["spread_grey"].value == pytest.approx(float(spread.mean()), rel=1e-5)
+
+
 def test_presets_resolve_and_the_paper_column_is_the_published_run():
     for name in ("quick", "gpu", "paper"):
         for job in lag.PRESETS[name].training.values():

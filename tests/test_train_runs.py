@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import shutil
 
 import pytest
 import torch
@@ -63,6 +64,22 @@ def test_what_is_measured_is_not_measured_again(measured):
     curve_of(path).write_text(json.dumps(rows[:4]))  # stopped before the last measurement
     assert runs.curve(JOB, seed=0, path=path) == rows
     assert len(asked) == before + 1
+
+
+def test_a_longer_run_goes_on_and_adds_its_stops(measured, tmp_path):
+    runs, path, rows, asked = measured
+    longer = dataclasses.replace(JOB, steps=32)
+    for file in path.parent.iterdir():
+        shutil.copy(file, tmp_path)
+    path, before = tmp_path / path.name, len(asked)
+    runs.train(longer, seed=0, path=path, curved=True)
+    assert asked[before:] == [(32, 128)]  # its other stops are passed: 2, 4, 8 and 16 steps
+    card = models.load(path).card
+    assert card["curve"] == [*rows, {"images": 128, "rmse_grey": [1 / 32, 0.0, 1.0]}]
+    assert (card["images"], card["config"]["steps"]) == (128, 32)
+    state_of(path).unlink()  # what was measured of another run is forgotten
+    runs.train(JOB, seed=0, path=path, curved=True)
+    assert models.load(path).card["curve"] == rows
 
 
 def test_a_room_without_a_measure_says_so(tmp_path):

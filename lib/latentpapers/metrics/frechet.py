@@ -149,9 +149,16 @@ def on_components(
     Raises:
         UserError: as `frechet_score`.
     """
-    middle = real.mean(0)
-    basis = torch.linalg.svd(real - middle, full_matrices=False).Vh[:components].T
+    middle, basis = principal_axes(real, components)
     return frechet_score(moments((real - middle) @ basis), (fake - middle) @ basis, parts=parts)
+
+
+def principal_axes(
+    features: Features, components: int
+) -> tuple[Float[Tensor, "F"], Float[Tensor, "F C"]]:
+    """Mean and first principal axes of features, orthonormal, by falling variance."""
+    middle = features.mean(0)
+    return middle, torch.linalg.svd(features - middle, full_matrices=False).Vh[:components].T
 
 
 def frechet_infinity(

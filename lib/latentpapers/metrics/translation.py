@@ -75,7 +75,7 @@ class Reference:
         """
         basis = torch.eye(real.shape[1])
         if components:
-            basis = torch.linalg.svd(real - real.mean(0), full_matrices=False).Vh[:components].T
+            _, basis = frechet.principal_axes(real, components)
         return cls(real, basis, frechet.moments((real - real.mean(0)) @ basis))
 
     def fd(self, outputs: Outputs, rows: Rows) -> float:

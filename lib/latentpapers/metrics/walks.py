@@ -109,9 +109,8 @@ def principal(
         made: (S, N, F); real: (M, F).
         width: components, at most M.
     """
-    centre = real.mean(0)
-    basis = torch.linalg.svd(real - centre, full_matrices=False).Vh[:width]
-    return (made - centre) @ basis.T, frechet.moments((real - centre) @ basis.T)
+    centre, basis = frechet.principal_axes(real, width)
+    return (made - centre) @ basis, frechet.moments((real - centre) @ basis)
 
 
 @dataclass(frozen=True)

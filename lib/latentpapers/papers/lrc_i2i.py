@@ -948,7 +948,7 @@ def _measured(job: Training, nets: States) -> dict[str, Any]:
 
 def averaging(
     job: Training, path: Path, how: Measuring = Measuring(48, 4, pool=96, real=384)
-) -> dict[str, list[float]]:  # fmt: skip
+) -> dict[str, list[float | None]]:  # fmt: skip
     """What averaging the weights changes (lrc_i2i-e16): the numbers of the averaged network less
     those of the last step's, for the same targets, each with the ends of its interval."""
     state, look = state_of(path), looker(how.side)
@@ -959,7 +959,7 @@ def averaging(
     gaps = {"fd": translation.kept_difference(a["fd"], b["fd"], how.targets)}
     for name in ("lr_rmse", "diversity"):
         gaps[name] = intervals.paired_difference(torch.tensor(a[name]), torch.tensor(b[name]))
-    return {name: [gap.value, gap.low or 0.0, gap.high or 0.0] for name, gap in gaps.items()}
+    return {name: [gap.value, gap.low, gap.high] for name, gap in gaps.items()}
 
 
 def map_weights(discriminator: dict[str, Tensor]) -> list[float]:

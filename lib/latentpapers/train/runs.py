@@ -78,6 +78,7 @@ class Runs:
         group: Group | None = None,
         only: tuple[str, ...] = (),
         bits: Literal[16, 8] = 16,
+        curved: bool = False,
         progress: Progress | None = None,
     ) -> History:
         """Trains one run, resuming it if it was interrupted, and writes its networks with a card.
@@ -92,10 +93,14 @@ class Runs:
             device, group, progress: see `train.engine.fit`.
             only: networks to keep in `path`, empty for all.
             bits: of a weight in `path`, see `models.save`.
+            curved: stop on the way and measure (`curve`).
 
         Returns:
             The losses over time.
         """
+        if curved:
+            self.curve(job, seed=seed, path=path, device=device, group=group, only=only, bits=bits,
+                       progress=progress)  # fmt: skip
         processes = distributed.processes(device)
         if group is None and processes > 1:
             self._in_processes(job, seed, path, device, processes)
@@ -112,7 +117,7 @@ class Runs:
         """Trains one run in pieces and measures its networks after each.
 
         The stops change nothing: a longer run is the same run. What is already measured is not
-        measured again.
+        measured again; where the run is further than a stop, that stop is passed.
 
         Args:
             job, seed, path: the run, as for `train`; its length is in `seconds` if it has them.
@@ -120,7 +125,7 @@ class Runs:
             how: what else `train` takes.
 
         Returns:
-            A row for each share: `images` seen, and metric id -> [value, low, high]. The card of
+            A row for each stop: `images` seen, and metric id -> [value, low, high]. The card of
             `path` keeps them under `curve`.
 
         Raises:
@@ -129,16 +134,12 @@ class Runs:
         if self.measure is None:
             raise UserError(f"{self.paper} has no measure for learning curves; leave --curve off.")
         file = curve_of(path)
-        rows: Curve = json.loads(file.read_text()) if file.exists() else []
-        length = "steps" if job.seconds is None else "seconds"
-        for share in shares[len(rows) :]:
-            part = getattr(job, length) * share
-            part = max(1, round(part)) if length == "steps" else part
-            piece = dataclasses.replace(job, **{length: part})
+        known = file.exists() and state_of(path).exists()  # without its run, a curve says nothing
+        rows: Curve = json.loads(file.read_text()) if known else []
+        for piece in _left(_pieces(job, shares), path, rows):
             self.train(piece, seed=seed, path=path, **how)
-            images = checkpoint.header(state_of(path))["images"]
             found = self.measure(piece, path, device=how.get("device", "cpu"))
-            rows.append({"images": images, **_rounded(found)})
+            rows.append({"images": _images(path), **_rounded(found)})
             storage.write_json(file, rows)
         only, bits = how.get("only", ()), how.get("bits", 16)
         self.export(state_of(path), path, job, seed, only=only, bits=bits)
@@ -210,10 +211,9 @@ class Runs:
         only = self.kept.get(args.run, ()) if shipped else ()
         bits = 8 if shipped and args.run in self.eight else 16
         path = args.out / f"{args.run}_s{args.seed}.safetensors"
-        train = self.curve if args.curve else self.train
-        train(
+        self.train(
             job, seed=args.seed, path=path, device=args.device, only=only, bits=bits,
-            progress=print_progress,
+            curved=args.curve, progress=print_progress,
         )  # fmt: skip
         return 0
 
@@ -229,6 +229,33 @@ class Runs:
         parser.add_argument("--curve", action="store_true")
         parser.add_argument("--set", action="append", default=[], metavar="FIELD=VALUE")
         return parser
+
+
+def _length(job: Any) -> str:
+    return "steps" if job.seconds is None else "seconds"
+
+
+def _pieces(job: Any, shares: tuple[float, ...]) -> list[Any]:
+    """The run, cut off at each share of its length."""
+    length = _length(job)
+    parts = (getattr(job, length) * share for share in shares)
+    whole = [max(1, round(p)) if length == "steps" else p for p in parts]
+    return [dataclasses.replace(job, **{length: part}) for part in whole]
+
+
+def _left(pieces: list[Any], path: Path, rows: Curve) -> list[Any]:
+    """Those that the run has not passed, from the one that it has reached if it is not measured."""
+    if not state_of(path).exists():
+        return pieces
+    length = _length(pieces[0])
+    reached = checkpoint.header(state_of(path))["step" if length == "steps" else "seconds"]
+    passed = sum(getattr(piece, length) <= reached for piece in pieces)
+    measured = bool(rows) and rows[-1]["images"] == _images(path)
+    return pieces[passed if measured else max(passed - 1, 0) :]
+
+
+def _images(path: Path) -> int:
+    return checkpoint.header(state_of(path))["images"]
 
 
 def _rounded(scores: dict[str, Score]) -> dict[str, list[float | None]]:
