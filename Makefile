@@ -36,7 +36,7 @@ REQUEST = --preset $(PRESET) --seeds $(SEEDS) $(if $(PAPER),--paper $(PAPER)) \
 RUN = $(PYTHON) -m latentpapers
 
 .PHONY: help setup reproduce refresh plan collect check lint test test-notebooks test-latest \
-  test-floor test-slurm test-browser words lab gallery bundle benchmark clean
+  test-floor test-slurm test-browser words lab gallery bundle rehearse benchmark clean
 
 help:  ## this list
 	@sed -n 's/^\([a-z-]*\):.*  ## /\1|/p' Makefile | awk -F'|' '{printf "  %-12s %s\n", $$1, $$2}'
@@ -97,6 +97,9 @@ gallery: $(READY)  ## static pages of all results, in public/
 
 bundle: $(READY)  ## code, data and wheels for a node without network, in bundle/
 	@$(RUN) bundle --out bundle $(if $(HAVE),--have $(HAVE)) $(REQUEST)
+
+rehearse: $(READY)  ## preset gpu of PAPER at a tiny size, on a pretended GPU: does every cell run?
+	@OMP_NUM_THREADS=1 $(PYTHON) tests/rehearsal.py $(PAPER)
 
 benchmark: $(READY)  ## seconds and memory of every job; our code against the plain version
 	@$(RUN) benchmark $(REQUEST)

@@ -1,0 +1,250 @@
+"""A pretended GPU: what would fail on a real one, found on a machine that has none.
+
+Tensors put on `cuda` are ordinary tensors that know where they should be. They refuse to meet
+tensors of the CPU, NumPy or a generator of the CPU just where torch refuses on a real GPU, and the
+numbers are the CPU's, so a run here must equal the run on `cpu` bit for bit. What it cannot show:
+the GPU's own kernels, memory and speed.
+
+`with pretended(): ...` in a test; a process with `tests/pretended` on its path sees one from its
+start (`rehearsal.py`).
+"""
+
+import contextlib
+from collections.abc import Callable, Iterator
+from typing import Any
+from unittest import mock
+
+import torch
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
+
+HOME, AWAY = torch.device("cpu"), torch.device("cuda:0")
+_GENERATORS: set[int] = set()  # ids of those that were made for the pretended GPU
+
+
+class Away(Tensor):
+    """A tensor on the pretended GPU."""
+
+    @property
+    def device(self) -> torch.device:
+        return AWAY
+
+    @property
+    def is_cuda(self) -> bool:
+        return True
+
+    @property
+    def is_cpu(self) -> bool:
+        return False
+
+    def numpy(self, *_: Any, **__: Any) -> Any:
+        raise TypeError("can't convert cuda:0 device type tensor to numpy (pretended).")
+
+    __array__ = numpy
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Tensor:
+        if id(self) not in memo:
+            made = self.detach().clone()
+            learnt = isinstance(self, nn.Parameter)
+            memo[id(self)] = nn.Parameter(made, self.requires_grad) if learnt else made
+        return memo[id(self)]
+
+    def __reduce_ex__(self, protocol: int) -> Any:
+        raise TypeError("a tensor of the pretended GPU is not pickled")
+
+    @classmethod
+    def __torch_function__(
+        cls, func: Callable, types: Any, args: tuple = (), kwargs: dict | None = None
+    ) -> Any:  # fmt: skip
+        kwargs = kwargs or {}
+        if func in _PLAIN:
+            return super().__torch_function__(func, types, args, kwargs)
+        _refuse_mixture(func, args, kwargs)
+        with torch._C.DisableTorchFunctionSubclass():
+            return _placed(func, func(*args, **kwargs), AWAY)
+
+
+_PLAIN = torch.overrides.get_default_nowrap_functions() - {Tensor.grad.__get__}
+# these take tensors of two devices on a real GPU, too
+_MEET = {Tensor.copy_, Tensor.to, Tensor.cpu, Tensor.cuda, Tensor.__setitem__, Tensor.grad.__set__,
+         Tensor.data.__set__, torch._has_compatible_shallow_copy_type}  # fmt: skip
+_INDEXED = {Tensor.__getitem__, torch.index_select, Tensor.index_select}
+_HOMEWARD = {Tensor.tolist, Tensor.item}
+
+
+def _tensors(value: Any) -> Iterator[Tensor]:
+    if isinstance(value, Tensor):
+        yield value
+    elif isinstance(value, list | tuple):
+        for one in value:
+            yield from _tensors(one)
+    elif isinstance(value, dict):
+        yield from _tensors(list(value.values()))
+
+
+def _refuse_mixture(func: Callable, args: tuple, kwargs: dict) -> None:
+    """As torch does: numbers (0-d) of the CPU may meet any device, an index may be on the CPU."""
+    if func in _MEET or torch._C._current_autograd_node() is not None:
+        return
+    if func is Tensor.__getitem__:
+        if isinstance(args[0], Away):
+            return
+        if any(isinstance(t, Away) for t in _tensors(args[1])):
+            raise RuntimeError("indices should be either on cpu or on the same device (pretended)")
+        return
+    found = list(_tensors((args, kwargs)))
+    if any(isinstance(t, Away) for t in found):
+        stray = [t for t in found if not isinstance(t, Away) and t.ndim]
+        if stray:
+            name = getattr(func, "__name__", func)
+            raise RuntimeError(
+                f"expected all tensors to be on the same device, found cuda:0 and cpu in {name}: "
+                f"{[(type(t).__name__, tuple(t.shape)) for t in found]} (pretended)"
+            )
+
+
+def _placed(func: Callable, value: Any, where: torch.device) -> Any:
+    if isinstance(value, Tensor):
+        if where != AWAY:
+            return value.as_subclass(Tensor) if isinstance(value, Away) else value
+        if isinstance(value, nn.Parameter | Away):
+            return value
+        return value.as_subclass(Away)
+    if isinstance(value, tuple) and hasattr(value, "_fields"):
+        return type(value)(*(_placed(func, one, where) for one in value))
+    if type(value) in (list, tuple):
+        return type(value)(_placed(func, one, where) for one in value)
+    if type(value) is tuple or "return_types" in type(value).__module__:
+        return type(value)([_placed(func, one, where) for one in value])
+    return value
+
+
+def _device_of(value: Any) -> torch.device | None:
+    if isinstance(value, str | torch.device | int):
+        found = torch.device("cuda", value) if isinstance(value, int) else torch.device(value)
+        return AWAY if found.type == "cuda" else found
+    return None
+
+
+def _moved(func: Callable, args: tuple, kwargs: dict) -> Any:
+    """`to`, `cpu`, `cuda`: asks for a place, as keyword, first argument or another tensor's."""
+    tensor, rest = args[0], list(args[1:])
+    where = AWAY if func is Tensor.cuda else HOME if func is Tensor.cpu else None
+    if func is Tensor.cuda:
+        rest = []
+    if where is None and "device" in kwargs:
+        where = _device_of(kwargs.pop("device"))
+    if where is None and rest:
+        if isinstance(rest[0], Tensor):
+            where = rest[0].device
+            rest[0] = rest[0].dtype
+        elif not isinstance(rest[0], torch.dtype):
+            where = _device_of(rest.pop(0))
+    if rest and rest[0] is None:
+        rest[0] = tensor.dtype
+    before = tensor.device
+    where = where or before
+    with torch._C.DisableTorchFunctionSubclass():
+        value = Tensor.to(tensor, *rest, **kwargs) if rest or kwargs else tensor
+        if where.type == before.type:
+            return _placed(func, value, before)
+        # a copy, as between devices: changing one must not change the other
+        return _placed(func, value.clone() if value is tensor else value, where)
+
+
+class Placing(TorchFunctionMode):
+    """Takes `device="cuda"` from what makes or moves tensors, and marks what comes back."""
+
+    def __torch_function__(
+        self, func: Callable, types: Any, args: tuple = (), kwargs: dict | None = None
+    ) -> Any:  # fmt: skip
+        kwargs = dict(kwargs or {})
+        if func in (Tensor.to, Tensor.cpu, Tensor.cuda):
+            return _moved(func, args, kwargs)
+        if kwargs.get("generator") is not None:
+            _refuse_other_stream(func, args, kwargs)
+        if "device" not in kwargs or kwargs["device"] is None:
+            return func(*args, **kwargs)
+        where = _device_of(kwargs["device"])
+        kwargs["device"] = HOME if where == AWAY else where
+        with torch._C.DisableTorchFunctionSubclass():
+            return _placed(func, func(*args, **kwargs), where or HOME)
+
+
+def _refuse_other_stream(func: Callable, args: tuple, kwargs: dict) -> None:
+    place = _device_of(kwargs.get("device"))
+    if place is None:
+        found = list(_tensors(args))
+        place = found[0].device if found else HOME
+    stream = AWAY if id(kwargs["generator"]) in _GENERATORS else HOME
+    if stream.type != place.type:
+        raise RuntimeError(
+            f"expected a {place.type!r} generator, found {stream.type!r} in {func} (pretended)"
+        )
+
+
+_generator = torch.Generator
+
+
+class _Generator(_generator):
+    """`torch.Generator(device)` that remembers a pretended place; its numbers are the CPU's."""
+
+    def __new__(cls, device: Any = "cpu") -> torch.Generator:
+        made = _generator.__new__(cls)
+        if _device_of(device) == AWAY:
+            _GENERATORS.add(id(made))
+            _KEPT.append(made)  # an id is reused once its owner is gone
+        return made
+
+
+_KEPT: list[torch.Generator] = []
+_autocast = torch.autocast
+
+
+class _Autocast(_autocast):
+    def __init__(self, device_type: str, *args: Any, **kwargs: Any) -> None:
+        super().__init__("cpu" if device_type == "cuda" else device_type, *args, **kwargs)
+
+
+def _patches() -> dict[str, Any]:
+    return {
+        "torch.cuda.is_available": lambda: True,
+        "torch.cuda.device_count": lambda: 1,
+        "torch.cuda.current_device": lambda: 0,
+        "torch.cuda.get_device_name": lambda *_: "pretended GPU",
+        "torch.cuda.manual_seed": lambda *_: None,
+        "torch.cuda.manual_seed_all": lambda *_: None,
+        "torch.cuda.synchronize": lambda *_: None,
+        "torch.cuda.empty_cache": lambda: None,
+        "torch.cuda.set_device": lambda *_: None,
+        "torch.cuda.get_rng_state": lambda *_: torch.zeros(16, dtype=torch.uint8),
+        "torch.cuda.set_rng_state": lambda *_: None,
+        "torch.cuda.is_bf16_supported": lambda *_: True,
+        "torch.cuda.is_current_stream_capturing": lambda: False,
+        "torch.accelerator.current_stream": lambda *_: mock.Mock(is_capturing=lambda: False),
+        "torch.Generator": _Generator,
+        "torch.autocast": _Autocast,
+    }
+
+
+@contextlib.contextmanager
+def pretended() -> Iterator[None]:
+    """A machine with one GPU, for as long as the block lasts."""
+    before = torch.__future__.get_overwrite_module_params_on_conversion()
+    torch.__future__.set_overwrite_module_params_on_conversion(True)
+    try:
+        with contextlib.ExitStack() as stack:
+            for name, value in _patches().items():
+                stack.enter_context(mock.patch(name, value))
+            stack.enter_context(Placing())
+            yield
+    finally:
+        torch.__future__.set_overwrite_module_params_on_conversion(before)
+
+
+def switch_on() -> None:
+    """For the rest of this process."""
+    _LASTING.enter_context(pretended())
+
+
+_LASTING = contextlib.ExitStack()

@@ -1,0 +1,94 @@
+"""Rehearses the `gpu` preset of a paper where there is no GPU: `python tests/rehearsal.py avae`.
+
+Its notebooks run as on the day, on a pretended GPU (`pretend_gpu`), with every training cut to a
+few steps of narrow networks. What it prints and draws says nothing; that it ends says that no
+tensor stays behind on the CPU, no name of a run is missing and no step of the notebooks assumes
+`quick`. It runs jobs one by one and names those that failed.
+"""
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parent.parent
+NOTEBOOKS = ("2_training", "3_tables", "4_figures")
+
+# what a training's field becomes, where it has that field; a run's own size stays
+SHORT: dict[str, Any] = {
+    "steps": 4, "seconds": None, "images": 64, "batch": 4, "log_every": 1, "width": 8,
+    "latent": 8, "phase": 8, "floor": 4, "blocks": 1, "noise": 4, "cap": 16,
+    "discriminator_width": 8, "style": 8, "hidden": 16, "style_cap": 8, "start_images": 4,
+    "fade_images": 4, "hold_images": 4, "growth": 4, "critic_width": 8, "encoder_width": 8,
+}  # fmt: skip
+BY_SIZE = ("discriminator_width", "style_cap")  # 0: as wide as the paper's
+# the preset's own fields
+FEW: dict[str, Any] = {
+    "table_seeds": (0,), "ablation_seeds": (0,), "n_images": 32,
+    "n_eval": 64, "n_samples": 2, "n_sources": 4, "n_latents": 24, "n_labels": 60, "splits": 2,
+    "tests": ("set5",), "niqe": ("set5",), "examples": 3,
+}  # fmt: skip
+
+
+def changes(paper: str, preset: str) -> dict[str, Any]:
+    """Overrides that make a preset small."""
+    from latentpapers import config, notebook
+
+    whole = config.as_dict(notebook.resolve(paper, preset))
+    made = {name: value for name, value in FEW.items() if name in whole}
+    for run, job in whole.get("training", {}).items():
+        made |= {f"training.{run}.{k}": v for k, v in small(job).items()}
+    for search in ("search", "wgan_gp"):
+        if search in whole:
+            made |= {"n_score": 40, f"{search}.inversion.candidates": 20, f"{search}.batch": 8}
+            for part in ("inversion", "proto", "sigma"):
+                made[f"{search}.{part}.descent.steps"] = 3
+    return made
+
+
+def small(job: dict[str, Any]) -> dict[str, Any]:
+    """Overrides of one training; fields that are off or smaller stay as they are."""
+    made = {}
+    for name, value in SHORT.items():
+        old = job.get(name)
+        if name in job and (value is None or (old or 0) > value or (name in BY_SIZE and not old)):
+            made[name] = value
+    if "fmap_base" in job and job["method"] == "pgan":
+        made |= {"fmap_base": job["size"], "fmap_max": 16}
+    if job.get("start"):  # networks to begin from have their own widths
+        made = {k: v for k, v in made.items() if k not in ("width", "blocks", "growth")}
+    return made
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("paper")
+    parser.add_argument("--preset", default="gpu")
+    parser.add_argument("--notebooks", nargs="*", default=NOTEBOOKS)
+    parser.add_argument("--device", default="cuda")
+    parser.add_argument("--out", type=Path)
+    args = parser.parse_args()
+    out = args.out or Path(tempfile.mkdtemp(prefix="rehearsal-"))
+    words = [f"--set={k}={json.dumps(v)}" for k, v in changes(args.paper, args.preset).items()]
+    failed = [n for n in args.notebooks if job(args, n, words, out)]
+    ran = f"{len(args.notebooks) - len(failed)} of {len(args.notebooks)} notebooks ran"
+    print(f"{args.paper}: {ran}" + (f"; failed: {', '.join(failed)}; see {out}" if failed else ""))
+    return 1 if failed else 0
+
+
+def job(args: argparse.Namespace, notebook: str, words: list[str], out: Path) -> int:
+    here = str(Path(__file__).resolve().parent)
+    path = os.pathsep.join([f"{here}/pretended", here, os.environ.get("PYTHONPATH", "")])
+    env = os.environ | {"LATENTPAPERS_OUT": str(out), "PYTHONPATH": path.rstrip(os.pathsep)}
+    command = [sys.executable, "-m", "latentpapers", "job", "--paper", args.paper, "--notebook",
+               notebook, "--seeds", "0", "--preset", args.preset, "--device", args.device,
+               "--run-id", "rehearsal", *words]  # fmt: skip
+    return subprocess.run(command, env=env, cwd=ROOT, check=False).returncode
+
+
+if __name__ == "__main__":
+    sys.exit(main())
