@@ -42,6 +42,9 @@ class Away(Tensor):
 
     __array__ = numpy
 
+    def __format__(self, spec: str) -> str:
+        return format(self.item(), spec) if self.ndim == 0 else super().__format__(spec)
+
     def __deepcopy__(self, memo: dict[int, Any]) -> Tensor:
         if id(self) not in memo:
             made = self.detach().clone()

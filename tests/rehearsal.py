@@ -20,7 +20,7 @@ NOTEBOOKS = ("2_training", "3_tables", "4_figures")
 
 # what a training's field becomes, where it has that field; a run's own size stays
 SHORT: dict[str, Any] = {
-    "steps": 4, "seconds": None, "images": 64, "batch": 4, "log_every": 1, "width": 8,
+    "steps": 6, "seconds": None, "images": 64, "batch": 4, "log_every": 1, "width": 8,
     "latent": 8, "phase": 8, "floor": 4, "blocks": 1, "noise": 4, "cap": 16,
     "discriminator_width": 8, "style": 8, "hidden": 16, "style_cap": 8, "start_images": 4,
     "fade_images": 4, "hold_images": 4, "growth": 4, "critic_width": 8, "encoder_width": 8,

@@ -576,7 +576,7 @@ SHIPPED: dict[str, Training] = {
         {"data": "faces-dcgan", "size": 64, "images": 20_000, "steps": 2000, **_SMALL},
         {"data": "drawn-faces", "size": 128, "images": 5_000, "steps": 1500, **_SMALL},
         {"data": "drawn-faces", "size": 64, "images": 10_000, "steps": 2500, **_SMALL},
-        {"faces_avae": {"steps": 6500}},
+        {"faces_avae": {"steps": 8000, "width": 24, "halve_every": 5000}},
     ),
     **_EQUAL,
     **_ABLATIONS,
@@ -793,8 +793,10 @@ def _distance(model: models.Model, job: Training, n: int, device: str) -> dict[s
 RUNS = Runs(
     "avae", Training, _fit, _card, recipe,
     {"shipped": SHIPPED, **{name: preset.training for name, preset in PRESETS.items()}}, KEPT,
-    eight=frozenset([*_EQUAL, *_ABLATIONS, *(f"{data}_{m}" for data in ("table", "cifar")
-                                             for m in ("began", "began_lsm", "avae"))]),
+    eight=frozenset([
+        "faces_avae", *_EQUAL, *_ABLATIONS,
+        *(f"{data}_{m}" for data in ("table", "cifar") for m in ("began", "began_lsm", "avae")),
+    ]),
     measure=measured,
 )  # fmt: skip
 train, export, train_from_cli = RUNS.train, RUNS.export, RUNS.train_from_cli
