@@ -63,16 +63,15 @@ class Away(Tensor):
         if func in _PLAIN:
             return super().__torch_function__(func, types, args, kwargs)
         _refuse_mixture(func, args, kwargs)
+        where = args[0].device if func is Tensor.__getitem__ else AWAY
         with torch._C.DisableTorchFunctionSubclass():
-            return _placed(func, func(*args, **kwargs), AWAY)
+            return _placed(func(*args, **kwargs), where)
 
 
 _PLAIN = torch.overrides.get_default_nowrap_functions() - {Tensor.grad.__get__}
 # these take tensors of two devices on a real GPU, too
-_MEET = {Tensor.copy_, Tensor.to, Tensor.cpu, Tensor.cuda, Tensor.__setitem__, Tensor.grad.__set__,
+_MEET = {Tensor.copy_, Tensor.to, Tensor.cpu, Tensor.cuda, Tensor.grad.__set__,
          Tensor.data.__set__, torch._has_compatible_shallow_copy_type}  # fmt: skip
-_INDEXED = {Tensor.__getitem__, torch.index_select, Tensor.index_select}
-_HOMEWARD = {Tensor.tolist, Tensor.item}
 
 
 def _tensors(value: Any) -> Iterator[Tensor]:
@@ -89,12 +88,8 @@ def _refuse_mixture(func: Callable, args: tuple, kwargs: dict) -> None:
     """As torch does: numbers (0-d) of the CPU may meet any device, an index may be on the CPU."""
     if func in _MEET or torch._C._current_autograd_node() is not None:
         return
-    if func is Tensor.__getitem__:
-        if isinstance(args[0], Away):
-            return
-        if any(isinstance(t, Away) for t in _tensors(args[1])):
-            raise RuntimeError("indices should be either on cpu or on the same device (pretended)")
-        return
+    if func in (Tensor.__getitem__, Tensor.__setitem__):
+        return _refuse_indices(*args)
     found = list(_tensors((args, kwargs)))
     if any(isinstance(t, Away) for t in found):
         stray = [t for t in found if not isinstance(t, Away) and t.ndim]
@@ -106,19 +101,31 @@ def _refuse_mixture(func: Callable, args: tuple, kwargs: dict) -> None:
             )
 
 
-def _placed(func: Callable, value: Any, where: torch.device) -> Any:
+def _refuse_indices(tensor: Tensor, key: Any, value: Any = None) -> None:
+    """A tensor of the CPU takes no index from the GPU. Slices are copied between devices, what is
+    picked by a tensor of indices is not. A single index (0-d) counts as a number."""
+    picked = [t for t in _tensors(key) if t.ndim or t.dtype == torch.bool]
+    there = isinstance(tensor, Away)
+    if not there and any(isinstance(t, Away) for t in picked):
+        raise RuntimeError("indices should be either on cpu or on the same device (pretended)")
+    if picked and isinstance(value, Tensor) and value.ndim and isinstance(value, Away) != there:
+        raise RuntimeError("expected all tensors to be on the same device in index_put (pretended)")
+
+
+def _placed(value: Any, where: torch.device) -> Any:
     if isinstance(value, Tensor):
         if where != AWAY:
             return value.as_subclass(Tensor) if isinstance(value, Away) else value
         if isinstance(value, nn.Parameter | Away):
             return value
-        return value.as_subclass(Away)
+        if value.requires_grad or value._is_view():
+            return value.as_subclass(Away)
+        # `as_subclass` makes a view, and autocast keeps no bf16 copy of a view's weights
+        return Tensor._make_subclass(Away, value)
     if isinstance(value, tuple) and hasattr(value, "_fields"):
-        return type(value)(*(_placed(func, one, where) for one in value))
-    if type(value) in (list, tuple):
-        return type(value)(_placed(func, one, where) for one in value)
-    if type(value) is tuple or "return_types" in type(value).__module__:
-        return type(value)([_placed(func, one, where) for one in value])
+        return type(value)(*(_placed(one, where) for one in value))
+    if type(value) in (list, tuple) or "return_types" in type(value).__module__:
+        return type(value)([_placed(one, where) for one in value])
     return value
 
 
@@ -150,9 +157,9 @@ def _moved(func: Callable, args: tuple, kwargs: dict) -> Any:
     with torch._C.DisableTorchFunctionSubclass():
         value = Tensor.to(tensor, *rest, **kwargs) if rest or kwargs else tensor
         if where.type == before.type:
-            return _placed(func, value, before)
+            return _placed(value, before)
         # a copy, as between devices: changing one must not change the other
-        return _placed(func, value.clone() if value is tensor else value, where)
+        return _placed(value.clone() if value is tensor else value, where)
 
 
 class Placing(TorchFunctionMode):
@@ -171,7 +178,7 @@ class Placing(TorchFunctionMode):
         where = _device_of(kwargs["device"])
         kwargs["device"] = HOME if where == AWAY else where
         with torch._C.DisableTorchFunctionSubclass():
-            return _placed(func, func(*args, **kwargs), where or HOME)
+            return _placed(func(*args, **kwargs), where or HOME)
 
 
 def _refuse_other_stream(func: Callable, args: tuple, kwargs: dict) -> None:
