@@ -1,4 +1,4 @@
-# make help lists the targets. Variables: PAPER PRESET SEEDS BUDGET OVERRIDES DEVICE RUN_ID JOBS OFFLINE
+# make help lists the targets and variables.
 #   make reproduce PAPER=avae PRESET=gpu SEEDS=0,1,2 BUDGET=4 OVERRIDES="batch=32"
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
@@ -19,9 +19,10 @@ export OPENBLAS_NUM_THREADS := 1
 endif
 export PYTHONPATH := $(CURDIR)/lib$(if $(PYTHONPATH),:$(PYTHONPATH))
 
-# OFFLINE=1: the interpreter at hand, no uv, no Snakemake, nothing fetched.
+# OFFLINE=1: the environment that is here, else the interpreter at hand; no uv, no Snakemake, nothing
+# fetched.
 ifdef OFFLINE
-PYTHON ?= python3
+PYTHON ?= $(or $(wildcard .venv/bin/python),python3)
 READY :=
 REPRODUCE := run
 else
@@ -30,16 +31,18 @@ READY := setup
 REPRODUCE := reproduce
 endif
 
-REQUEST = --preset $(PRESET) --seeds $(SEEDS) $(if $(PAPER),--paper $(PAPER)) \
-  $(if $(BUDGET),--budget $(BUDGET)) $(if $(DEVICE),--device $(DEVICE)) \
-  $(if $(RUN_ID),--run-id $(RUN_ID)) $(foreach change,$(OVERRIDES),--set '$(change)')
+REQUEST = --preset '$(PRESET)' --seeds '$(SEEDS)' $(if $(PAPER),--paper '$(PAPER)') \
+  $(if $(BUDGET),--budget '$(BUDGET)') $(if $(DEVICE),--device '$(DEVICE)') \
+  $(if $(RUN_ID),--run-id '$(RUN_ID)') $(foreach change,$(OVERRIDES),--set '$(change)')
 RUN = $(PYTHON) -m latentpapers
 
 .PHONY: help setup reproduce refresh plan collect check lint test test-notebooks test-latest \
   test-floor test-slurm test-browser words lab gallery bundle rehearse benchmark clean
 
 help:  ## this list
-	@sed -n 's/^\([a-z-]*\):.*  ## /\1|/p' Makefile | awk -F'|' '{printf "  %-12s %s\n", $$1, $$2}'
+	@sed -n 's/^\([a-z-]*\):.*  ## /\1|/p' Makefile | awk -F'|' '{printf "  %-14s %s\n", $$1, $$2}'
+	@echo '  with, for example: PAPER=avae,lag PRESET=quick|cpu|gpu|paper SEEDS=0,1,2 JOBS=2'
+	@echo '    DEVICE=cuda:1 BUDGET=4 OVERRIDES="n_score=1000 n_images=10" RUN_ID=name OFFLINE=1'
 
 setup:  ## .venv from requirements.lock; does nothing if it is there already
 	@UV="$(UV)" bash ci/setup.sh
@@ -99,13 +102,15 @@ bundle: $(READY)  ## code, data and wheels for a node without network, in bundle
 	@$(RUN) bundle --out bundle $(if $(HAVE),--have $(HAVE)) $(REQUEST)
 
 rehearse: $(READY)  ## preset gpu at a tiny size on a pretended GPU: does every cell run? (PAPER=avae)
-	@OMP_NUM_THREADS=1 $(PYTHON) tests/rehearsal.py $(PAPER)
+	@OMP_NUM_THREADS=1 $(PYTHON) tests/rehearsal.py \
+	  $(or $(PAPER),$(error name a paper: make rehearse PAPER=avae))
 
 benchmark: $(READY)  ## seconds and memory of every job; our code against the plain version
 	@$(RUN) benchmark $(REQUEST)
 	@OMP_NUM_THREADS=1 $(PYTHON) ci/benchmark.py
+	@$(PYTHON) ci/benchmark_gpu.py
 
-clean:  ## remove what runs and builds left behind; results and .venv stay
+clean:  ## remove what runs (their trainings too) and builds left behind; results and .venv stay
 	@rm -rf .snakemake public bundle build dist .pytest_cache .ruff_cache
 	@rm -rf results/*/*/runs
 	@find lib tests ci -name __pycache__ -type d -prune -exec rm -rf {} +

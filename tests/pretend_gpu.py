@@ -226,6 +226,8 @@ def _patches() -> dict[str, Any]:
         "torch.cuda.manual_seed_all": lambda *_: None,
         "torch.cuda.synchronize": lambda *_: None,
         "torch.cuda.empty_cache": lambda: None,
+        "torch.cuda.reset_peak_memory_stats": lambda *_: None,
+        "torch.cuda.max_memory_allocated": lambda *_: 0,
         "torch.cuda.set_device": lambda *_: None,
         "torch.cuda.get_rng_state": lambda *_: torch.zeros(16, dtype=torch.uint8),
         "torch.cuda.set_rng_state": lambda *_: None,

@@ -1,0 +1,271 @@
+"""Every promise about a GPU in one call: `python ci/benchmark_gpu.py [PART ...] [--out FILE.json]`.
+
+Speed of the training steps of the `gpu` presets (images a second in the engine, against eager fp32
+with PyTorch's defaults), agreement of the fast step with the exact one, memory, and the latent
+searches. Random images of the right size stand for data. Each line names its bar. `--small` runs
+every line at a small size, anywhere: it shows that each can be measured, and judges no bar.
+"""
+
+import argparse
+import dataclasses
+import json
+import statistics
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from time import perf_counter
+from typing import Any
+
+import benchmark
+import benchmark_lrc_i2i
+import benchmark_lsrgan
+import torch
+from torch import Tensor
+
+from latentpapers import data
+from latentpapers.latent import method, plain
+from latentpapers.latent.pair import of_networks
+from latentpapers.nets import pgan
+from latentpapers.papers import avae, diamond, lag, lrc_i2i, lsrgan
+from latentpapers.train.context import Context
+from latentpapers.train.engine import Fit, Given, fit
+
+GPU = torch.cuda.is_available()
+DEVICE = "cuda" if GPU else "cpu"
+FULL = GPU and "--small" not in sys.argv
+# a CPU does these in seconds
+SMALL: dict[str, Any] = {"width": 8, "latent": 8, "batch": 4, "blocks": 1, "floor": 4, "noise": 4,
+                         "discriminator_width": 8, "cap": 16, "style": 8, "hidden": 16,
+                         "style_cap": 8, "critic_width": 8, "encoder_width": 8, "growth": 4,
+                         "crop": 64, "size": 32}  # fmt: skip
+
+
+@dataclasses.dataclass(frozen=True)
+class Line:
+    """A measured value and the bar that it must reach.
+
+    Attributes:
+        at_least: the bar is a lower one; False: an upper one. No bar: a value to know.
+    """
+
+    paper: str
+    what: str
+    value: float
+    unit: str
+    bar: float | None = None
+    at_least: bool = True
+
+    @property
+    def met(self) -> str:
+        """yes | no; empty without a bar or at a small size."""
+        if self.bar is None or not FULL:
+            return ""
+        return "yes" if (self.value >= self.bar) == self.at_least else "no"
+
+
+def job_of(room: Any, run: str, **changes: Any) -> Any:
+    """A run of the gpu preset, grown from its first step; small unless `FULL`."""
+    job = room.PRESETS["gpu"].training[run]
+    if room is diamond:
+        changes |= {"start": job.size}
+    if hasattr(job, "phase"):
+        changes |= {"phase": 0}
+    small = {} if FULL else {k: v for k, v in SMALL.items() if hasattr(job, k)}
+    if not FULL and room is diamond:
+        small = {"size": 32, "start": 32, "batch": 4, "fmap_base": 32, "fmap_max": 16, "latent": 16}
+    return dataclasses.replace(job, **{**changes, **small})
+
+
+def task_of(room: Any, job: Any) -> Any:
+    """The engine's task of a run, as its room makes it."""
+    if room is avae:
+        return avae.task_of(job, 0, DEVICE)
+    if room is diamond:
+        return diamond.task(job, 0, DEVICE)
+    if room is lrc_i2i:
+        return lrc_i2i.STEPS[job.method](job, 0, DEVICE)
+    if room is lsrgan:
+        g = torch.Generator().manual_seed(0)
+        hr = [torch.randint(256, (3, 256, 256), generator=g, dtype=torch.uint8) for _ in range(4)]
+        bank = data.PairBank(hr, [lsrgan.reduced(x) for x in hr], 4, DEVICE)
+        return lsrgan.Step(job, 0, bank, lsrgan.feature_network(job, DEVICE))
+    return lag.Step(job, 0, DEVICE)
+
+
+def images(job: Any, n: int) -> Tensor:
+    """Random bytes of the shape of a run's images."""
+    g = torch.Generator().manual_seed(0)
+    side = getattr(job, "size", 1)
+    return torch.randint(256, (n, getattr(job, "channels", 3), side, side), generator=g,
+                         dtype=torch.uint8)  # fmt: skip
+
+
+RUNS: tuple[tuple[Any, str, float | None], ...] = (
+    (avae, "cifar_began", 5000.0), (avae, "cifar_began_lsm", 5000.0), (avae, "cifar_avae", 5000.0),
+    (avae, "faces_avae", None), (lag, "faces_x8", None), (lag, "faces_x32", None),
+    (lrc_i2i, "cats_lrc", None), (lrc_i2i, "cats_stargan_v2", None), (lsrgan, "clsr", None),
+    (diamond, "faces_pgan", None), (diamond, "faces_wgan_gp", None),
+)  # fmt: skip
+
+
+def changed(room: Any) -> dict[str, Any]:
+    """LSRGAN's features need weights that this may run without."""
+    return {"features": "random", "start": "", "data": "none"} if room is lsrgan else {}
+
+
+def rates(seconds: float) -> Iterator[Line]:
+    """Images a second of whole training steps in the engine: losses, optimisers, averages."""
+    for room, run, bar in RUNS:
+        name = room.__name__.rpartition(".")[2]
+        job = job_of(room, run, **changed(room))
+        seen: list[float] = []
+        plan = Fit(10**6 if FULL else 3, job.batch, seconds, log_every=10 if FULL else 1,
+                   precision=job.precision, save_every=0)  # fmt: skip
+        fit(task_of(room, job), images(job, 4 * job.batch), plan, seed=0, config=job,
+            device=DEVICE, progress=lambda *row, seen=seen: seen.append(row[-1]))  # fmt: skip
+        yield Line(name, f"{run}: training", statistics.median(seen[1:] or seen), "images/s", bar)
+
+
+def ratios() -> Iterator[Line]:
+    """The fast way against the plain one, alternating in one process."""
+    cases: tuple[tuple[str, str, Callable[[], Any], float, bool], ...] = (
+        ("avae", "step / eager fp32", benchmark.avae_table, 2.0, True),
+        ("lag", "step / eager fp32", benchmark.lag_step, 2.0, True),
+        ("lsrgan", "joint step / eager fp32", benchmark_lsrgan.joint_step, 2.0, True),
+        ("lrc_i2i", "step / eager fp32", benchmark_lrc_i2i.whole_step, 2.0, True),
+        ("lrc_i2i", "grid 10 x 10 / pass by pass", benchmark_lrc_i2i.grid, 3.0, True),
+        ("lrc_i2i", "two bare passes / generator passes", benchmark_lrc_i2i.passes, 1 / 1.1, True),
+    )
+    for paper, what, make, bar, at_least in cases:
+        ours, bare = benchmark.medians(*make())
+        yield Line(paper, f"{what}: times as fast", bare / ours, "", bar, at_least)
+
+
+def directions(room: Any, run: str, precision: str) -> dict[str, Tensor]:
+    """All gradients of one step from equal state and batch, a vector an optimiser."""
+    job = dataclasses.replace(job_of(room, run, **changed(room)), precision=precision)
+    task = task_of(room, job)
+    for net in task.nets.values():
+        net.to(DEVICE, memory_format=torch.channels_last)
+    optimizers, found = task.optimizers(), {}
+    task.before_step(0, 0)
+    ctx = Context(0, 0, torch.device(DEVICE), job.batch, 0, job.batch, precision)
+    for update in task.updates(images(job, job.batch).to(DEVICE), ctx):
+        for name, loss in update.items():
+            params = [p for g in optimizers[name].param_groups for p in g["params"]]
+            params = [p for p in params if p.requires_grad]
+            given = isinstance(loss, Given)
+            grads = loss.gradients if given else torch.autograd.grad(
+                loss, params, retain_graph=True, allow_unused=True)  # fmt: skip
+            found.setdefault(name, torch.cat([g.flatten() for g in grads if g is not None]))
+    return found
+
+
+def agreements() -> Iterator[Line]:
+    """The cosine between the gradients in bf16 and in fp32, the worst network's."""
+    for room, run, _ in RUNS:
+        name = room.__name__.rpartition(".")[2]
+        wide, narrow = (directions(room, run, p) for p in ("fp32", "bf16"))
+        worst = min(float(torch.cosine_similarity(wide[k].double(), narrow[k].double(), dim=0))
+                    for k in wide)  # fmt: skip
+        yield Line(name, f"{run}: gradient cosine, bf16 and fp32", worst, "", 0.99)
+
+
+def memory() -> Iterator[Line]:
+    """Peak of a training step of LAG's paper preset, as allocated."""
+    job = lag.PRESETS["paper"].training["faces_x8"]
+    job = dataclasses.replace(
+        job, phase=0, **({} if FULL else {"width": 8, "floor": 4, "size": 32})
+    )
+    torch.cuda.reset_peak_memory_stats() if GPU else None
+    fit(task_of(lag, job), images(job, job.batch), Fit(2, job.batch, precision=job.precision),
+        seed=0, config=job, device=DEVICE)  # fmt: skip
+    peak = torch.cuda.max_memory_allocated() / 1e9 if GPU else 0.0
+    yield Line("lag", "paper preset, 128 px, batch 16: peak memory", peak, "GB", 16.0, False)
+
+
+def searches(share: int = 10) -> Iterator[Line]:
+    """Inversion, protoimage and weight of 1,000 latents on the gpu preset's network, and one by one
+    (two, times 500). A `share`-th of each stage's steps is run, and the time multiplied by it: a
+    step costs the same from first to last; none stops early."""
+    job = job_of(diamond, "faces_pgan")
+    shape = {"fmap_base": job.fmap_base, "fmap_max": job.fmap_max}
+    nets = pgan.Generator(job.size, latent=job.latent, **shape), pgan.Critic(job.size, **shape)
+    nets = tuple(n.to(DEVICE).requires_grad_(False).eval() for n in nets)
+    pair = of_networks(*nets, dtype=torch.bfloat16)
+    how, n = diamond.PRESETS["gpu"].search, 1000 if FULL else 40
+
+    def shorter(part: Any) -> Any:
+        steps = max(1, part.descent.steps // (share if FULL else 200))
+        descent = dataclasses.replace(part.descent, steps=steps, tolerance=0.0)
+        return dataclasses.replace(part, descent=descent)
+
+    parts = {name: shorter(getattr(how, name)) for name in ("inversion", "proto", "sigma")}
+    how = dataclasses.replace(how, **parts)
+    starts = method.starts(n, pair, how, torch.Generator().manual_seed(0))
+    z0, candidates = (z.to(DEVICE) for z in starts)
+
+    def together() -> None:
+        method.search(pair, z0, candidates, how)
+        torch.cuda.synchronize() if GPU else None
+
+    judged = pair.alone(
+        pair.images(candidates)
+    )  # once for all, so it is not part of a latent's time
+
+    def alone() -> None:
+        for z in z0[:2].split(1):
+            z1 = plain.invert(pair, pair.images(z), candidates, judged, how.inversion)
+            zp = plain.protoimage(pair, z, z1, how.proto)[-1]
+            plain.weights(pair, z, zp, how.sigma)
+        torch.cuda.synchronize() if GPU else None
+
+    method.search(pair, z0[: how.batch], candidates, how)  # warms up
+    whole, each = (clocked(call) * share for call in (together, alone))
+    yield Line("diamond", f"{n} latents, three stages", whole, "s", 180.0, False)
+    yield Line("diamond", "together / one by one: times as fast", each / 2 * n / whole, "", 8.0)
+
+
+def clocked(call: Callable[[], object]) -> float:
+    """Wall seconds of a call."""
+    start = perf_counter()
+    call()
+    return perf_counter() - start
+
+
+PARTS: dict[str, Callable[[], Iterator[Line]]] = {
+    "rates": lambda: rates(8.0), "ratios": ratios, "agreements": agreements, "memory": memory,
+    "searches": searches,
+}  # fmt: skip
+
+
+def main() -> int:
+    """Prints the table line by line and writes it to a file if one is named."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("parts", nargs="*", metavar="PART", help=", ".join(PARTS))
+    parser.add_argument("--small", action="store_true")
+    parser.add_argument("--out", type=Path)
+    args = parser.parse_args()
+    for name in set(args.parts) - set(PARTS):
+        parser.error(f"unknown part {name!r}; known: {', '.join(PARTS)}")
+    if not (GPU or args.small):
+        print("No GPU here, so nothing about one was measured; `--small` runs every line anyway.")
+        return 0
+    where = torch.cuda.get_device_name() if GPU else "CPU"
+    print(f"{where}{'' if FULL else ', small sizes: no bar is judged'}, torch {torch.__version__}")
+    tf32 = torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32
+    print(f"TF32 in matmul {tf32[0]}, in convolutions {tf32[1]} (PyTorch's defaults)")
+    lines: list[Line] = []
+    for line in (line for name in args.parts or PARTS for line in PARTS[name]()):
+        lines.append(line)
+        bar = "" if line.bar is None else f"{'>=' if line.at_least else '<='} {line.bar:.3g}"
+        words = (line.paper, line.what, f"{line.value:.4g} {line.unit}".strip(), bar, line.met)
+        print("| " + " | ".join(words) + " |", flush=True)
+        if args.out:
+            rows = [dataclasses.asdict(v) | {"met": v.met} for v in lines]
+            args.out.write_text(json.dumps({"device": where, "lines": rows}, indent=1))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
