@@ -209,9 +209,8 @@ def searches(share: int = 10) -> Iterator[Line]:
         method.search(pair, z0, candidates, how)
         torch.cuda.synchronize() if GPU else None
 
-    judged = pair.alone(
-        pair.images(candidates)
-    )  # once for all, so it is not part of a latent's time
+    # once for all latents, so it is no part of one's time
+    judged = pair.alone(pair.images(candidates))
 
     def alone() -> None:
         for z in z0[:2].split(1):
