@@ -1,6 +1,6 @@
 # The plan as Snakemake sees it: one rule a job, in the order of lib/latentpapers/runner/plan.py.
 # `make reproduce` starts it; on a cluster:
-#   snakemake --profile profiles/slurm --config request="--preset gpu --seeds 0,1,2" papers=avae
+#   .venv/bin/snakemake --profile profiles/slurm --config request="--preset gpu --seeds 0,1,2" papers=avae
 import shlex
 import sys
 from pathlib import Path

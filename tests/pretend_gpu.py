@@ -181,6 +181,37 @@ class Placing(TorchFunctionMode):
             return _placed(func(*args, **kwargs), where or HOME)
 
 
+class Waits(TorchFunctionMode):
+    """Notes in `found` what makes the CPU wait for a GPU: numbers and tensors that are fetched, and
+    tensors sent without `non_blocking`."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.found: list[str] = []
+
+    def __torch_function__(
+        self, func: Callable, types: Any, args: tuple = (), kwargs: dict | None = None
+    ) -> Any:  # fmt: skip
+        kwargs = kwargs or {}
+        value, there = func(*args, **kwargs), bool(args) and isinstance(args[0], Away)
+        if func in (Tensor.to, Tensor.cpu, Tensor.cuda):
+            sent = not there and isinstance(value, Away) and not kwargs.get("non_blocking")
+            waits = sent or (there and not isinstance(value, Away))
+        elif func in (Tensor.__getitem__, Tensor.__setitem__):
+            waits = there and any(t.dtype == torch.bool for t in _tensors(args[1]))
+        else:
+            waits = there and func in _FETCHED
+        if waits:
+            self.found.append(f"{func.__name__} of {tuple(args[0].shape)}")
+        return value
+
+
+_FETCHED = {Tensor.item, Tensor.tolist, Tensor.__bool__, Tensor.__float__, Tensor.__int__,
+            Tensor.__index__, Tensor.nonzero, torch.nonzero, Tensor.masked_select,
+            torch.masked_select, Tensor.unique, torch.unique, Tensor.equal, torch.equal,
+            torch.allclose, Tensor.allclose}  # fmt: skip
+
+
 def _refuse_other_stream(func: Callable, args: tuple, kwargs: dict) -> None:
     place = _device_of(kwargs.get("device"))
     if place is None:

@@ -1,11 +1,14 @@
 """What notebooks that belong to no single paper say of themselves: what they need and read."""
 
 import json
+from collections import Counter
 
 import pytest
 
 from latentpapers import paths
 from latentpapers.errors import UserError
+from latentpapers.report import sources, summary
+from latentpapers.runner import reproduce
 from latentpapers.runner.plan import Plan, Request, declared, jobs, notebook_path, notebooks
 
 GROUP = "across"
@@ -70,6 +73,42 @@ def test_a_need_that_no_earlier_notebook_fills_is_refused(checkout, other):
     write("2_second", needs=[other])
     with pytest.raises(UserError, match="no notebook before it"):
         plan()
+
+
+@pytest.mark.parametrize("changed", [True, False])
+def test_a_refresh_runs_a_report_again_over_what_it_replaced(checkout, monkeypatch, changed):
+    root, _ = checkout
+    ran: list[list[str]] = []
+
+    def run(made, request, workers):
+        ran.append([job.name for job in made.pending()])
+        for job in made.pending():
+            job.folder.mkdir(parents=True, exist_ok=True)
+            made.record(job).write_text("{}")
+
+    def compare(request, *, refresh, skip):
+        assert refresh
+        assert not skip
+        (root / "results/quick/lag/claims.json").write_text('["new"]' if changed else "[]")
+        return 0
+
+    monkeypatch.setattr(reproduce.local, "run", run)
+    monkeypatch.setattr(reproduce, "compare", compare)
+    monkeypatch.setattr(reproduce, "refresh_words", list)
+    asked = Request(papers=(GROUP,))
+    assert reproduce.reproduce(asked, snakemake=False, refresh=True) == 0
+    assert ran == [["1_first/s0", "2_second/s0"], *[["2_second/s0"]] * changed]
+
+
+def test_the_committed_report_counts_the_current_verdicts():
+    page = json.loads((paths.root() / "notebooks/across/4_matrix_and_claims.ipynb").read_text())
+    outputs = [o for c in page["cells"] for o in c.get("outputs", [])]
+    text = "".join(line for o in outputs for line in o.get("data", {}).get("text/markdown", []))
+    for paper in sources.papers():
+        kinds = Counter(judged.kind for judged in sources.judged(paper))
+        counts = [kinds[kind] or "–" for kind in summary._KINDS]
+        line = " | ".join(map(str, [paper, *counts, sum(kinds.values())]))
+        assert f"| {line} |" in text, f"{paper}: `make refresh PAPER=across`"
 
 
 def test_the_committed_notebooks_declare_what_exists():

@@ -5,12 +5,14 @@ sums in another order.
 """
 
 import math
+from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 import torch
 
-from latentpapers import models
-from latentpapers.errors import Corrupt, UnknownName
+from latentpapers import config, models, paths
+from latentpapers.errors import ConfigMismatch, Corrupt, UnknownName
 from latentpapers.losses.equilibrium import Controller, Gains
 from latentpapers.nets.began import Decoder
 from latentpapers.papers import avae
@@ -230,6 +232,27 @@ def test_k_is_clamped_to_the_unit_interval():
     assert [float(controller.step(e)) for e in errors(2, -0.25, -9, 0.125)] == [1, 0.75, 0, 0.125]
 
 
+def test_a_free_k_is_eq_12_itself():
+    """Binary fractions: sums are exact. The clamped controller differs from where it first cuts."""
+    values, gains = (2, -0.25, -9, 0.125), Gains(1.0, 0.5, 0.25)
+    e = [values[0], values[0], *values]  # e_0 = e_{-1} = e_1
+    by_hand = [
+        0.5 + sum(e[2 : t + 1]) + 0.5 * (e[t] - e[1]) + 0.25 * (e[t] - e[t - 1])
+        for t in range(2, 6)
+    ]  # eq 12 summed over t
+    free = Controller(gains, k=0.5, clamped=False)
+    assert [float(free.step(x)) for x in errors(*values)] == by_hand
+    assert (by_hand[0], min(by_hand) < 0) == (2.5, True)  # past both ends
+    clamped = Controller(gains, k=0.5)
+    assert [float(clamped.step(x)) for x in errors(*values)] != by_hand
+
+
+def test_inside_the_interval_both_controllers_agree():
+    small = errors(*torch.randn(20, generator=torch.Generator().manual_seed(0)) / 100)
+    one, other = (Controller(Gains(0.1, 0.2, 0.3), k=0.5, clamped=c) for c in (True, False))
+    assert [float(one.step(e)) for e in small] == [float(other.step(e)) for e in small]
+
+
 def test_differences_start_at_zero():
     controller = Controller(Gains(0.0, 1.0, 1.0), k=0.5)
     first, second, third = (float(controller.step(e)) for e in errors(0.25, 0.375, 0.375))
@@ -238,14 +261,16 @@ def test_differences_start_at_zero():
     assert third == second + 0 + (0.375 - 2 * 0.375 + 0.25)
 
 
-def test_a_controller_resumes_from_its_state():
-    one, other = (Controller(Gains(0.1, 0.2, 0.3), k=0.4) for _ in range(2))
-    values = errors(*torch.randn(12, generator=torch.Generator().manual_seed(0)) / 10)
+@pytest.mark.parametrize("clamped", [True, False])
+def test_a_controller_resumes_from_its_state(clamped):
+    one, other = (Controller(Gains(0.1, 0.2, 0.3), k=0.4, clamped=clamped) for _ in range(2))
+    values = errors(*torch.randn(12, generator=torch.Generator().manual_seed(0)) * 2)
     for e in values[:6]:
         one.step(e)
     other.load_state_dict(one.state_dict())
     for e in values[6:]:
         assert torch.equal(one.step(e), other.step(e))
+    assert (0 <= float(one.k) <= 1) is clamped  # errors of this size lead out
 
 
 def plant(reading, gains, steps=4000):
@@ -284,6 +309,50 @@ def test_the_printed_reading_changes_k_exactly_by_the_slip():
         ks[reading] = float(step.controller.k)
     assert ks["corrected"] == pytest.approx(0.1 * (0.5 * 0.4 - 0.1 - 0.3 * 0.2), rel=1e-5)
     assert ks["printed"] - ks["corrected"] == pytest.approx(0.1 * 2 * 0.3 * 0.2, rel=1e-5)
+
+
+def test_the_free_reading_lets_k_leave_by_the_error_alone():
+    terms = {name: torch.tensor(v) for name, v in {"L_d": 0.4, "L_g": 0.5, "L_v": 0.2}.items()}
+    ks = {}
+    for reading in ("clamped", "free"):
+        step = Step(Training("avae", **TINY, eq12=reading, gains_scale=100.0), seed=0)
+        step.after_step(dict(terms))
+        ks[reading] = float(step.controller.k)
+    assert ks == {"clamped": 0, "free": pytest.approx(0.1 * (0.5 * 0.4 - 0.5 - 0.3 * 0.2))}
+    assert Step(Training("avae", **TINY), seed=0).controller.clamped
+
+
+def test_a_free_training_resumes_to_itself_and_refuses_another_reading(tmp_path, monkeypatch):
+    """A k below 0 survives the file; so does the reading under which it got there."""
+    loaded = SimpleNamespace(pixels=pixels())
+    monkeypatch.setattr(avae.data, "load", lambda *a, **k: loaded)
+    options = {**TINY, "steps": 4, "eta": 0.01, "gains_scale": 100.0, "log_every": 1}
+    job = Training("avae", **options, eq12="free")  # this eta makes every error negative
+    whole = avae.train(job, seed=0, path=tmp_path / "whole_s0.safetensors")
+    path = tmp_path / "half_s0.safetensors"
+    avae.train(replace(job, steps=2), seed=0, path=path)
+    with pytest.raises(ConfigMismatch, match="eq12: free -> clamped"):
+        avae.train(replace(job, eq12="clamped"), seed=0, path=path)
+    assert avae.train(job, seed=0, path=path).rows == whole.rows
+    assert max(whole.column("k")[1:]) < 0  # both halves had something to lose
+
+
+def test_an_unknown_reading_is_refused():
+    with pytest.raises(UnknownName, match="eq12"):
+        config.resolve(Training("avae", **TINY), {"eq12": "open"})
+
+
+def test_readings_change_one_thing_and_shipped_cards_name_their_run():
+    runs = avae.SHIPPED
+    changed = {"printed": "eq11", "free": "eq12", "kl_mean": "kl", "kl_sum": "kl"}
+    for name, own in changed.items():
+        lines = config.difference(runs["ablation_avae"], runs[f"ablation_{name}"])
+        assert {line.split(":")[0] for line in lines} - {"log_every"} == {own}
+        assert f"ablation_{name}" in avae.PRESETS["gpu"].training
+    for path in sorted((paths.checkpoints() / "avae").glob("ablation_*.safetensors")):
+        card = models.load(path).card["config"]  # cards older than a field mean its default
+        blank = Training("", "", 0, 0, 0, 0, 0)
+        assert config.resolve(blank, card) == runs[path.stem.rpartition("_s")[0]], path.name
 
 
 def test_after_step_adds_the_measure_and_the_ratio():
@@ -479,7 +548,8 @@ def test_every_preset_names_known_methods_and_stays_in_the_promised_time():
         assert {job.method for job in preset.training.values()} <= {*METHODS, *avae.BASELINES}
     gpu = avae.PRESETS["gpu"].training.values()
     assert sum(job.seconds for job in gpu) <= 600
-    paper = avae.PRESETS["paper"].training.values()
+    whole = avae.PRESETS["paper"].training.items()  # the paper has no ablations
+    paper = [job for name, job in whole if not name.startswith("ablation_")]
     assert all((j.alpha, j.beta, j.gamma, j.eta, j.lr, j.steps) ==
                (0.3, 0.1, 0.1, 0.5, 5e-5, 300_000) for j in paper)  # fmt: skip
     assert all(j.gains_scale == 1 and j.precision == "fp32" for j in paper)

@@ -23,7 +23,7 @@ from browser_bed import ROOT, browser, missing, shots
 PAGES = [*sorted((ROOT / "notebooks").glob("*/5_explore.ipynb")),
          *(ROOT / "notebooks").glob("start_here.ipynb")]  # fmt: skip
 CANVASES = {"lrc_i2i_5_explore": 1}
-UPLOADS = {"avae_5_explore": 1}
+UPLOADS = {"avae_5_explore": 1, "lag_5_explore": 1}
 TOKEN = "latentpapers"
 # Each slider takes a step, goes to its far end, where a search takes longest, and some steps back.
 MOVES = ("ArrowRight", "End", "ArrowLeft", "ArrowLeft", "ArrowRight")

@@ -88,6 +88,21 @@ def test_always_finite(case, dtype):
     assert x.grad.isfinite().all()
 
 
+@pytest.mark.parametrize("cells", [1, 2**19])
+@pytest.mark.parametrize("spoilt", [math.nan, math.inf])
+@pytest.mark.parametrize("which", [0, 1])
+def test_what_is_not_finite_is_not_hidden(monkeypatch, cells, spoilt, which):
+    """Whatever block it lies in: in blocks of a row, later rows used to hide it."""
+    monkeypatch.setattr(module, "_CELLS", cells)
+    both = [maps(s, 2, 4, 5, 5).detach() for s in (11, 12)]
+    assert contextual_per_image(*both).isfinite().all()  # control
+    both[which][0, :, 0, 1] = spoilt
+    found = contextual_per_image(*both)
+    assert found[0].isnan()
+    # the reference is the mean of the batch's targets, so there it spoils every image
+    assert bool(found[1].isnan()) == (which == 1)
+
+
 class Live(TorchDispatchMode):
     """Largest sum of the bytes of all storages made inside the block that are alive at once.
 
@@ -141,6 +156,9 @@ def test_images_of_a_batch_share_nothing_but_the_reference():
         (((2, 3, 4, 4), (1, 3, 4, 4)), {}),
         (((2, 3, 4, 4), (2, 3, 4, 4)), {"bandwidth": 0.0}),
         (((2, 3, 4, 4), (2, 3, 4, 4)), {"epsilon": -1.0}),
+        (((2, 3, 4, 4), (2, 3, 4, 4)), {"distance": "l2"}),
+        (((2, 3, 0, 0), (2, 3, 4, 4)), {}),
+        (((0, 3, 4, 4), (0, 3, 4, 4)), {}),
     ],
 )
 def test_bad_input(shapes, options):

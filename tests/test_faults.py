@@ -290,9 +290,14 @@ def test_a_file_in_place_of_the_results_folder_is_named(bed):
         (["plan", "--paper", "avea"], "unknown paper 'avea'"),
         (["plan", "--preset", "fast"], "unknown preset 'fast'"),
         (["plan", "--set", "steps"], "FIELD=VALUE"),
-        (["plan", "--paper", "avae", "--set", "loop.stepz=1"], "unknown parameter 'loop.stepz'"),
+        (
+            ["plan", "--paper", "avae", "--set", "loop.stepz=1"],
+            "unknown parameter of avae: 'loop.stepz'",
+        ),
         (["plan", "--paper", "avae", "--budget", "much"], "invalid float value"),
         (["plan", "--seeds", "one"], "no list of whole numbers"),
+        (["run", "--jobs", "0"], "'0' is no whole number from 1 on"),
+        (["scrub", "nowhere.ipynb"], "no notebook nowhere.ipynb"),
         (["job", "--paper", "avae", "--notebook", "9_more"], "unknown job of avae in quick"),
         (
             ["refresh", "--paper", "avae", "--set", "loop.steps=1"],
@@ -310,6 +315,25 @@ def test_the_command_line_says_what_is_wrong(bed, capsys, words, says):
     assert status == 2
     assert says in said
     assert "Traceback" not in said
+
+
+def test_a_missing_package_is_one_sentence_and_a_missing_module_of_ours_is_not(
+    bed, monkeypatch, capsys
+):
+    def lacking(name):
+        def jobs(request):
+            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+
+        return jobs
+
+    monkeypatch.setattr(plan, "jobs", lacking("pydantic"))
+    assert cli.main(["job", "--paper", "avae", "--notebook", "2_training"]) == 2
+    said = capsys.readouterr().err
+    assert "package 'pydantic' is not installed for" in said
+    assert "make setup" in said
+    monkeypatch.setattr(plan, "jobs", lacking("latentpapers.gone"))
+    with pytest.raises(ModuleNotFoundError):
+        cli.main(["job", "--paper", "avae", "--notebook", "2_training"])
 
 
 def test_an_unexpected_error_keeps_its_traceback(bed, monkeypatch):

@@ -12,7 +12,7 @@ import torch
 from identity_bed import central_difference, draw, equal, gradient, refused
 from torch import nn
 
-from latentpapers.errors import UnknownName
+from latentpapers.errors import UnknownName, UserError
 from latentpapers.ledger.implements import registered
 from latentpapers.losses import centre as Z
 from latentpapers.losses import logistic as L
@@ -148,6 +148,23 @@ def test_penalty_refuses_another_norm():
     with pytest.raises(UnknownName, match="norm 'l1'"):
         W.gradient_penalty(lambda x: x.flatten(1).sum(1), images(1), images(2), torch.rand(3),
                            norm="l1")  # fmt: skip
+
+
+@pytest.mark.parametrize("change", ["fake", "mix", "column"])
+def test_a_mixture_of_shapes_that_do_not_fit_is_refused(change):
+    """torch would stretch one image, or one weight, over the batch in silence."""
+    real, fake, mix = images(1), images(2), torch.rand(3)
+    fake = fake[:1] if change == "fake" else fake
+    mix = {"mix": mix[:1], "column": mix[:, None]}.get(change, mix)
+    with pytest.raises(UserError, match="one shape"):
+        W.gradient_penalty(lambda x: x.flatten(1).sum(1), real, fake, mix)
+
+
+def test_codes_of_two_shapes_and_a_batch_of_one_are_refused():
+    with pytest.raises(UserError, match="one shape"):
+        Z.centre_loss(images(1), images(2)[:1])
+    with pytest.raises(UserError, match="2 images"):
+        Z.prior_moments(images(1)[:1])
 
 
 def test_the_mixture_is_uniform_on_the_line():

@@ -79,6 +79,21 @@ def test_other_factors_are_refused(factor):
             kind(factor)
 
 
+@pytest.mark.parametrize("level", [0, -1, 4])
+def test_a_level_that_is_not_there_is_refused(level):
+    y = torch.zeros(1, 3, 2, 2)
+    with pytest.raises(UserError, match="1 to 3"):
+        small(8)(y, torch.zeros(1, 3, 2, 2), level=level)
+    with pytest.raises(UserError, match="1 to 3"):
+        small_critic(8)(torch.zeros(1, 3, 16, 16), y, level=level)
+
+
+@pytest.mark.parametrize("size", [0, 4, 48])
+def test_other_sizes_of_srgans_images_are_refused(size):
+    with pytest.raises(UserError, match="power of two"):
+        srgan.Discriminator(size)
+
+
 def test_filters_halve_down_to_the_floor():
     assert lag.filters(32) == [256, 128, 64, 64, 64, 64]
     assert lag.filters(8, 64, 16) == [64, 32, 16, 16]

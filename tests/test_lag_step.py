@@ -8,12 +8,14 @@ import json
 
 import pytest
 import torch
+from pretend_gpu import pretended
 from step_bed import close, doubled, gradients, parameters
 from torch.nn import functional as F
 
 from latentpapers import models
 from latentpapers.config import resolve
 from latentpapers.errors import ConfigMismatch, UnknownName, UserError
+from latentpapers.losses import wgan as W
 from latentpapers.papers import lag
 from latentpapers.papers.lag import METHODS, Step, Training
 from latentpapers.train import checkpoint
@@ -44,8 +46,11 @@ def round_through(x, s):
     return s * (x / s + ((x / s).round() - x / s).detach())
 
 
-def by_hand(step, batch):
-    """Eqs 5 to 8, 10 of the fully grown networks, with nothing of the library but the networks."""
+def by_hand(step, batch, as_printed=False):
+    """Eqs 5 to 8, 10 of the fully grown networks, with nothing of the library but the networks.
+
+    Eq 5 as in the authors' code, or as printed: the Euclidean slope of the critic itself.
+    """
     ctx, g, c = context(), step.nets["generator"], step.nets["critic"]
     x = batch.double() / 127.5 - 1
     y = F.avg_pool2d(x, 4)
@@ -58,8 +63,11 @@ def by_hand(step, batch):
 
     real = c(x, 0 * y)
     mixed = (rho * x + (1 - rho) * fake).detach().requires_grad_()
-    (slope,) = torch.autograd.grad(code(mixed).mean(1).sum(), mixed, create_graph=True)
-    length = (slope.square().mean((1, 2, 3)) + 1e-8).sqrt()
+    scalar = code(mixed).mean((1, 2, 3)) if as_printed else code(mixed).mean(1)
+    (slope,) = torch.autograd.grad(scalar.sum(), mixed, create_graph=True)
+    squares = slope.square()
+    mean = squares.sum((1, 2, 3)) if as_printed else squares.mean((1, 2, 3))
+    length = (mean + 1e-8).sqrt()
     centre = (real.detach() - code(middle)).square().mean()
     critic = code(fake.detach()).mean() - real.mean() + 10 * (length - 1).square().mean()
     return {"generator": -code(fake).mean() + 10 * centre, "critic": critic}
@@ -86,10 +94,40 @@ def test_one_step_against_the_equations_written_out():
     all_close(found, expected, parameters(step))
 
 
+def test_the_penalty_as_printed_takes_the_critics_own_slope():
+    """lag-e30: the code's scalar is h w times the critic; eq 5 prints the critic."""
+    step, batch = double_step("lag", norm="l2", slope_of="value"), pixels(4)
+    expected = by_hand(step, batch, as_printed=True)
+    all_close(engine_gradients(step, batch), expected, parameters(step))
+    other = double_step("lag", norm="l2")
+    with pytest.raises(AssertionError):
+        all_close(engine_gradients(other, batch), expected, parameters(other))
+
+
+@pytest.mark.parametrize(("factor", "slope"), [(4, 0.217), (8, 0.866), (16, 3.46), (32, 13.9)])
+def test_the_slope_that_the_authors_code_asks_of_the_critic(factor, slope):
+    """sqrt(3) f^2 / H of the erratum: a linear critic of that slope pays nothing at 128 px."""
+    positions = (128 // factor) ** 2
+    t = 3**0.5 * factor**2 / 128
+    assert t == pytest.approx(slope, rel=5e-3)  # three digits, as in the erratum
+    g = torch.Generator().manual_seed(0)
+    direction = torch.randn(3, 128, 128, generator=g).double()
+    direction *= t / direction.norm()
+    x, mix = torch.zeros(1, 3, 128, 128).double(), torch.ones(1)
+    penalties = [
+        float(W.gradient_penalty(lambda v, k=k: (k * v * direction).flatten(1).sum(1), x, x, mix,
+                                 norm="rms", eps=0))
+        for k in (positions, 1)
+    ]  # fmt: skip
+    assert penalties[0] < 1e-20  # float64, 49,152 squares
+    assert penalties[1] > 0.8  # the critic itself: (t / 221.7 - 1)^2
+
+
 def test_control_each_slip_is_noticed():
     batch = pixels(4)
     for slip in ({"norm": "l2"}, {"centre_weight": 1.0}, {"penalty_weight": 1.0},
-                 {"reading": "paper"}, {"centre_reading": "sum"}, {"target": 2.0}):  # fmt: skip
+                 {"reading": "paper"}, {"centre_reading": "sum"}, {"target": 2.0},
+                 {"slope_of": "value"}):  # fmt: skip
         step = double_step("lag", **slip)
         found, expected = engine_gradients(step, batch), by_hand(step, batch)
         with pytest.raises(AssertionError):
@@ -296,6 +334,10 @@ def test_the_same_seed_gives_the_same_networks_and_another_seed_others():
 def test_bad_runs_are_refused_in_one_sentence(tmp_path):
     with pytest.raises(UnknownName, match="lag_encoder"):
         Step(Training("esrgan", **TINY), seed=0)
+    with pytest.raises(UnknownName, match="positions"):
+        Step(Training("lag", **TINY, slope_of="sum"), seed=0)
+    with pytest.raises(UserError, match="penalty_every"):
+        Step(Training("lag", **TINY, penalty_every=0), seed=0)
     for size, factor in ((48, 4), (16, 32), (16, 3)):
         with pytest.raises(UserError, match="power of two"):
             Step(Training("lag", **{**TINY, "size": size, "factor": factor}), seed=0)
@@ -342,6 +384,43 @@ def test_sampling(shipped):
     torch.testing.assert_close(lag.samples(model, y, 1, seed=1, std=0.0)[0], middle)
     code = lag.code(model, middle, y)
     assert code.shape == (5, 8, 4, 4)
+    for n in (0, -1):
+        with pytest.raises(UserError, match="1 sample or more"):
+            lag.samples(model, y, n, seed=1)
+
+
+def test_pictures_are_made_on_the_networks_device_and_come_back(shipped, tmp_path):
+    """The gpu preset's tables and figures: networks there, inputs and results on the CPU."""
+    model, _ = shipped
+    y, x = lag.inputs(model, pixels(5)), lag.data.to_float(pixels(5))
+    made = lag.centre(model, y), lag.samples(model, y, 2, seed=1), lag.code(model, x, y)
+    with pretended():
+        there = models.load(tmp_path / "net.safetensors", device="cuda")
+        assert next(there["generator"].parameters()).device.type == "cuda"
+        again = lag.centre(there, y), lag.samples(there, y, 2, seed=1), lag.code(there, x, y)
+        assert {v.device.type for v in again} == {"cpu"}
+    assert all(torch.equal(a, b) for a, b in zip(made, again, strict=True))
+
+
+def test_a_large_set_goes_through_the_networks_in_blocks(shipped):
+    model, _ = shipped
+    sizes = []
+    hook = model["generator"].register_forward_hook(lambda m, a, out: sizes.append(len(out)))
+    y = torch.zeros(150, 3, 4, 4)
+    assert len(lag.centre(model, y)) == 150
+    hook.remove()
+    assert sizes == [64, 64, 22]
+
+
+def test_the_map_of_a_code_has_the_runs_own_step(shipped):
+    """A run without rounding (lag-c11) measures its codes without rounding too."""
+    model, _ = shipped
+    fine = models.Model(model.parts, {**model.card, "config": {**model.card["config"],
+                                                               "step": 1e-6}})  # fmt: skip
+    y, x = lag.inputs(model, pixels(5)), lag.data.to_float(pixels(5))
+    off = (x + 1 / 127.5).clamp(-1, 1)  # a grey level: nothing to the rounded map
+    assert torch.equal(lag.code(model, x, y), lag.code(fine, x, y))
+    assert not torch.equal(lag.code(model, off, y), lag.code(fine, off, y))
 
 
 def test_a_baseline_has_one_output(tmp_path):
@@ -406,7 +485,7 @@ def test_presets_resolve_and_the_paper_column_is_the_published_run():
         assert (job.width, job.floor, job.blocks, job.noise, job.batch) == (256, 64, 8, 64, 16)
         assert (job.lr, job.ema, job.phase, job.size) == (1e-3, 0.999, 2048 * 1024, 128)
         assert (job.centre_weight, job.penalty_weight, job.norm) == (10.0, 10.0, "rms")
-        assert (job.penalty_every, job.reading, job.updates, job.precision) == (
-            1, "code", "joint", "fp32")  # fmt: skip
+        assert (job.penalty_every, job.slope_of, job.reading, job.updates, job.precision) == (
+            1, "positions", "code", "joint", "fp32")  # fmt: skip
         assert job.steps * job.batch == lag.budget(job.factor)
         assert job.seconds is None

@@ -8,7 +8,7 @@ import torch
 from latent_bed import codes
 from scipy import stats
 
-from latentpapers.errors import UserError
+from latentpapers.errors import UnknownName, UserError
 from latentpapers.latent import boundary, truncation
 
 
@@ -60,6 +60,16 @@ def test_a_threshold_is_positive():
     for bad in (0.0, -1.0, float("nan")):
         with pytest.raises(UserError, match="positive"):
             truncation.truncated(2, 3, bad, stream())
+        with pytest.raises(UserError, match="positive"):
+            truncation.expected_norm(512, bad)
+    for huge in (1e3, 1e200, float("inf")):  # cuts nothing
+        assert truncation.expected_norm(512, huge) == pytest.approx(math.sqrt(512))
+    assert truncation.expected_norm(512, 1.0) < 0.6 * math.sqrt(512)  # control
+
+
+def test_an_unknown_reading_is_not_taken_for_the_papers():
+    with pytest.raises(UnknownName, match="authors"):
+        truncation.sequence(codes(4), (1.0,), stream(), reading="authors")
 
 
 def labelled(n=400, seed=0):

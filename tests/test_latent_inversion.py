@@ -243,3 +243,36 @@ def test_an_encoders_start_takes_the_place_of_candidates():
     away = inversion.invert(pair, x0, codes(30, 2), how, batch=2)  # control
     error = [inversion.pixel_distance(pair.images(f.variable), x0).mean() for f in (found, away)]
     assert error[0] < 0.5 * error[1]
+
+
+def test_candidates_are_judged_once_for_several_calls_and_in_blocks():
+    toy = Toy()
+    pair, candidates = toy.pair(), codes(30, 2)
+    how = Inversion(descent=dataclasses.replace(QUICK, steps=3))
+    x0 = pair.images(codes(8, 1))
+    judged = inversion.judge(pair, candidates, block=7)
+    np.testing.assert_allclose(judged, pair.alone(pair.images(candidates)), rtol=1e-12)
+    own = inversion.invert(pair, x0, candidates, how, batch=4)
+    toy.sizes.clear()
+    shared = inversion.invert(pair, x0, candidates, how, batch=4, judged=judged)
+    assert torch.equal(own.variable, shared.variable)
+    assert toy.sizes == [8] * 3  # no candidate was drawn again
+    with pytest.raises(UserError, match="at least one candidate"):
+        inversion.invert(pair, x0, candidates[:0], how, batch=4)
+
+
+@pytest.mark.parametrize(
+    "make",
+    [lambda: Inversion("authors"), lambda: Inversion(reduction="max"),
+     lambda: Inversion(statistic="all"), lambda: Plan(stop="never"),
+     lambda: inversion.shell_distance(codes(2), reading="authors")],
+)  # fmt: skip
+def test_an_unknown_name_is_not_taken_for_another(make):
+    with pytest.raises(UnknownName, match="known:"):
+        make()
+
+
+@pytest.mark.parametrize("bad", [{"rate": 0.0}, {"rate": float("nan")}, {"steps": -1}])
+def test_a_descent_needs_a_rate_and_steps(bad):
+    with pytest.raises(UserError, match="rate above 0"):
+        Plan(**bad)

@@ -8,7 +8,7 @@ import torch
 
 from latentpapers import models, paths, tensorfile, weights
 from latentpapers.errors import Missing, UserError
-from latentpapers.latent import found, method, sphere, walk
+from latentpapers.latent import found, inversion, method, sphere, walk
 from latentpapers.latent.descent import Plan
 from latentpapers.nets import pgan, wgan_gp
 from latentpapers.papers import diamond
@@ -83,6 +83,11 @@ def test_a_walk_with_public_weights(monkeypatch):
     assert len(walked) == len(walk.walk(torch.randn(2, 16), torch.randn(2, 16), 5))
     again = diamond.walk_of_weights("pgan_celeba", how, 4, 0, device="cpu", steps=5)
     assert all(torch.equal(a, b) for a, b in zip(walked, again, strict=True))
+    seen, invert = [], inversion.invert
+    monkeypatch.setattr(inversion, "invert", lambda *a, **k: seen.append(a[3]) or invert(*a, **k))
+    diamond.walk_of_weights("pgan_celebahq512", how, 4, 0, device="cpu", steps=2)
+    assert seen[0].alpha == 15  # that data set's own, diamond-e32
+    assert how.inversion.alpha == 2  # control
     other = diamond.walk_of_weights("pgan_celeba", how, 4, 1, device="cpu", steps=5)
     assert not torch.equal(walked[0], other[0])
     net["generator_raw"].size = 512

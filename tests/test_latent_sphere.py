@@ -126,3 +126,20 @@ def test_walk_angles_are_those_of_the_erratum():
     np.testing.assert_allclose(sphere.walk_angles(67, 7), expected, atol=0.05)
     total = np.cumsum(sphere.walk_angles(67, 7))
     assert total[5] < 180 < total[6]
+
+
+@pytest.mark.parametrize("zero", ["start", "end"])
+def test_a_zero_latent_spans_no_great_circle(zero):
+    """Its direction is NaN, which compares false with every bound."""
+    pair = {"start": codes(3, 1), "end": codes(3, 2)}
+    sphere.great_circle(*pair.values(), torch.tensor([10.0]))  # control
+    pair[zero][1] = 0
+    with pytest.raises(UserError, match="no great circle"):
+        sphere.great_circle(*pair.values(), torch.tensor([10.0]))
+
+
+@pytest.mark.parametrize("bad", [-1.0, float("nan")])
+def test_a_displacement_is_a_length(bad):
+    distance = torch.tensor([3.0, bad, 3.0], dtype=torch.float64)
+    with pytest.raises(UserError, match=r"0 to 9\.8 apart"):  # 2 sqrt(24)
+        sphere.displaced(codes(3), distance, torch.Generator())

@@ -11,7 +11,7 @@ from latent_bed import Toy, codes
 from latentpapers.errors import UnknownName, UserError
 from latentpapers.latent import method, plain, sphere, walk
 from latentpapers.latent.descent import Plan
-from latentpapers.latent.pair import of_networks, sample, statistic_group
+from latentpapers.latent.pair import Pair, of_networks, sample, statistic_group
 from latentpapers.latent.walk import Proto, Sigma
 
 Z0, Z1 = codes(6, 1), codes(6, 2)
@@ -113,6 +113,9 @@ def test_eq_8():
         one = walk.interpolate(Z0[i : i + 1], Z1[i : i + 1], float(each[i]))
         np.testing.assert_allclose(found[i : i + 1], one, rtol=1e-9)
     np.testing.assert_allclose(found[0], Z0[0], rtol=1e-12)
+    for bad in (-0.1, 1.01, float("nan")):
+        with pytest.raises(UserError, match="between start"):
+            walk.interpolate(Z0, Z1, bad)
 
 
 def test_eq_8_control():
@@ -342,3 +345,47 @@ def test_memory_of_a_whole_search_does_not_grow_with_the_number_of_starts():
         method.search(toy.pair(), codes(n, 1), codes(20, 2), dataclasses.replace(how, chunk=chunk))
         seen[n, chunk] = max(toy.sizes)
     assert seen == {(8, 8): 8, (80, 8): 8, (80, 40): 40}  # the last one is the control
+
+
+def test_a_whole_search_never_holds_all_images():
+    """Those of the starts and of the candidates are made, used and dropped chunk by chunk."""
+    held = {}
+    for chunk in (8, 80):
+        made, pair = [], Toy().pair()
+
+        class Watched(Pair):
+            def images(self, z, *, block=64, made=made):
+                made.append(len(z))
+                return super().images(z, block=block)
+
+        watched = Watched(pair.generate, pair.score, pair.features, pair.latent)
+        how = dataclasses.replace(few_steps(2), chunk=chunk)
+        method.search(watched, codes(80, 1), codes(20, 2), how)
+        held[chunk] = max(made)
+    assert held == {8: 8, 80: 80}  # the second is the control
+
+
+@pytest.mark.parametrize(
+    "make",
+    [lambda: Proto(step="authors"), lambda: Proto(start="zeros"), lambda: Proto(cosine="none"),
+     lambda: Sigma(aim="lowest"), lambda: method.Search(start="raw"),
+     lambda: sample(2, 8, torch.Generator(), reading="raw"),
+     lambda: method.tuned(method.Search(), "bedrooms"),
+     lambda: method.tuned(method.Search(), "celeba", reading="authors")],
+)  # fmt: skip
+def test_an_unknown_name_is_not_taken_for_another(make):
+    with pytest.raises(UnknownName, match="known:"):
+        make()
+
+
+def test_searches_are_tuned_as_printed_or_as_configured():
+    how = method.Search()
+    assert method.tuned(how, "celeba") == how  # the default is the code's CelebA
+    printed, coded = (method.tuned(how, "celebahq512", reading=r) for r in ("paper", "code"))
+    # appendix C: 10, 1, 100; the authors' files: 15, 1, 50 (diamond-e32)
+    assert (printed.inversion.alpha, printed.inversion.beta, printed.proto.weight) == (10, 1, 100)
+    assert (coded.inversion.alpha, coded.inversion.beta, coded.proto.weight) == (15, 1, 50)
+    assert (printed.sigma.low, printed.sigma.high) == (0, 1)
+    assert (coded.sigma.low, coded.sigma.high) == (0.5, 0.75)
+    late = method.tuned(method.SEARCHES["paper"], "celebahq1024")  # 0.7 is its upper bound
+    assert (late.sigma.low, late.sigma.start, late.sigma.high) == (0.4, 0.7, 0.7)

@@ -11,6 +11,7 @@ from latentpapers import data, models, paths
 from latentpapers.errors import Missing
 from latentpapers.losses import subspace
 from latentpapers.metrics import full_reference, translation
+from latentpapers.metrics.protocol import Score
 from latentpapers.papers import lrc_i2i as room
 
 TINY = room.Training("lrc", "drawn-faces", 16, 24, 4, 2, batch=4, width=4, cap=8,
@@ -169,6 +170,53 @@ def test_what_averaging_changes_is_nothing_without_it(tmp_path, monkeypatch):
     assert all(v == [0.0, 0.0, 0.0] for v in found[0.0].values())
     assert all(low <= value <= high for value, low, high in found[0.5].values())
     assert found[0.5]["lr_rmse"][0] != 0  # control
+
+
+def test_every_short_run_differs_from_the_plain_one_in_one_field():
+    plain = room.config.as_dict(room.SHIPPED["faces_low8"])
+    for name, changed in (room.REMEDIES | room.ABLATIONS | room.READINGS).items():
+        job = room.config.as_dict(room.SHIPPED[name])
+        assert {k: v for k, v in job.items() if v != plain[k]} == changed, name
+        assert len(changed) == 1
+
+
+def test_norms_inside_spadain_reach_the_network_and_its_file(held, tmp_path):
+    """`normed="paper"` (lrc_i2i-e11): what ships is the trained network, its norms divided out."""
+    job, path = replace(TINY, normed="paper", ema=0.0), tmp_path / "net.safetensors"
+    inside = "decoder.0.norm1.weight.parametrizations.weight.original"
+    assert inside in room.networks(job, 0)["generator"].state_dict()
+    assert inside not in room.networks(TINY, 0)["generator"].state_dict()  # control
+    room.train(job, seed=0, path=path)
+    shipped = models.load(path)
+    for block in shipped["generator"].decoder:
+        sigma = torch.linalg.matrix_norm(block.norm1.weight.weight.flatten(1).double(), ord=2)
+        assert abs(float(sigma) - 1) < 1e-2  # stored in 16 bits
+    trained = room.networks(job, 0)["generator"]
+    trained.load_state_dict(
+        room.checkpoint.networks(room.state_of(path), averaged=False)["generator"]
+    )
+    for _ in range(40):
+        room.sn.iterate(trained)
+    x, y = held.images[:2], room.targets(shipped, data.to_bytes(held.images[2:4]))
+    with torch.no_grad():
+        expected = trained(x, y).clamp(-1, 1)
+    assert torch.allclose(room.translate(shipped, x, y), expected, atol=0.02)  # 16 bits a weight
+    assert not torch.allclose(room.translate(model(), x, y), expected, atol=0.02)  # control
+
+
+def test_a_verdict_carried_over_by_hand():
+    def score(value, low, high):
+        return Score(value, low, high, 9, "by hand")
+
+    below, still = score(-5.0, -6.0, -3.0), score(0.0, 0.0, 0.0)
+    assert [room.side(below, limit) for limit in (0.0, -4.0, -9.0)] == [-1, 0, 1]
+    assert room.carried(below, still, 0.0) == "same"
+    # 3-4-5: upper half widths 3 and 4, so the sum's upper end is its value plus 5
+    wide = score(0.0, -1.0, 4.0)
+    assert room.carried(score(-5.1, -6.0, -2.1), wide, 0.0) == "same"
+    assert room.carried(score(-4.9, -6.0, -1.9), wide, 0.0) == "open"
+    assert room.carried(below, score(9.0, 8.0, 10.0), 0.0) == "other"
+    assert room.carried(score(-1.0, -2.0, 0.5), still, 0.0) == "undecided"
 
 
 def test_map_weights_are_the_last_three_inputs():

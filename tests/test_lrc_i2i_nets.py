@@ -231,6 +231,30 @@ def test_all_convolutions_but_spadains_have_norm_one():
         assert plain == inside
 
 
+def test_everywhere_means_spadain_too():
+    """lrc_i2i-e11, `paper`: no plain convolution is left, and files fold into the same network."""
+    net, x, y = small(everywhere=True), draw(2, 3, 32, 32), draw(2, 3, 8, 8, seed=1)
+    for _ in range(40):
+        sn.iterate(net)
+    assert all(abs(float(n.detach()) - 1) < 1e-3 for n in norms(net))
+    convolutions = [m for m in net.modules() if isinstance(m, nn.Conv2d)]
+    assert len(norms(net)) == len(convolutions) > len(norms(small()))
+    assert count(net) == count(small())  # a norm is no weight
+    plain = small(spectral=False, everywhere=True)
+    plain.load_state_dict(sn.folded(net.state_dict()))
+    torch.testing.assert_close(plain(x, y), net(x, y), rtol=1e-4, atol=1e-4)
+    first = net.decoder[0].norm1.weight
+    loud = copy.deepcopy(net)
+    with torch.no_grad():
+        loud.decoder[0].norm1.weight.parametrizations.weight.original.mul_(7.0)
+    sn.iterate(loud)
+    torch.testing.assert_close(loud.decoder[0].norm1.weight.weight, first.weight)
+    free = small()  # control: without it the scale of SPAdaIN's weights counts
+    with torch.no_grad():
+        free.decoder[0].norm1.weight.weight.mul_(7.0)
+    assert not torch.allclose(free(x, y), small()(x, y), rtol=1e-2)
+
+
 def test_iterating_is_torchs_own_power_method():
     torch.manual_seed(0)
     ours = sn.conv(6, 5, 3).eval()

@@ -259,7 +259,7 @@ def test_two_processes_are_one(tmp_path):
     [{}, {"terms": "both"}, {"terms": "paper"}, {"reading": "paper"}, {"reading": "literal"},
      {"grey": True}, {"epsilon": 0.05}, {"tolerance": 0.05}, {"shortcut": "plain"},
      {"shortcut": "none"}, {"r1": "code", "gamma": 10.0}, {"saturating": True}, {"ema": 0.0},
-     {"size": 32, "low": 16}],
+     {"normed": "paper"}, {"size": 32, "low": 16}],
 )  # fmt: skip
 def test_every_option_trains_every_network(options, monkeypatch):
     job = Training("lrc", **{**TINY, "steps": 2, **options})

@@ -109,6 +109,13 @@ def test_eq_10_control():
     )
 
 
+@pytest.mark.parametrize("shape", [(1, 4, 5, 5), (3, 1, 5, 5), (3, 4, 5, 4), (0,)])
+def test_codes_of_two_shapes_have_no_distance(shape):
+    real = torch.zeros(shape if shape == (0,) else (3, 4, 5, 5))
+    with pytest.raises(UserError, match="have no distance"):
+        R.latent_distance(real, torch.zeros(shape))
+
+
 def compare_eq_8(lagrangian):
     """At a solution of min f s.t. pixel <= K latent the gradient vanishes, with eta >= 0.
 

@@ -5,6 +5,7 @@ import torch
 
 from latentpapers import ledger
 from latentpapers.metrics.full_reference import l1_y, l1_y_uint8wrap
+from latentpapers.report import tables
 
 BOOK = ledger.load("lsrgan")
 SETS = ("Set14", "PIRM", "Urban100", "BSD")
@@ -27,6 +28,13 @@ def deviations(values):
 
 def test_printed_changes_follow_from_printed_values():
     assert deviations(cells("table_1")).max() < 0.0051  # half a unit of the last printed digit
+
+
+def test_the_table_says_that_a_number_is_a_misprint():
+    remarks = {(c.row, c.column): tables.note(None, c) for c in BOOK.table("table_4").cells}
+    flagged = [place for place, text in remarks.items() if "24.73" in text]
+    assert flagged == [("LSR (mu = 1e-3)", "PSNR Urban100")]
+    assert remarks["LSR (mu = 0)", "PSNR Urban100"] == "not run here"  # control
 
 
 def test_a_misprint_would_be_seen():

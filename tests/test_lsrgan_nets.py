@@ -58,6 +58,12 @@ def test_both_encoders_give_the_low_resolution_shape(make):
     assert float(slope.abs().max()) > 0
 
 
+@pytest.mark.parametrize(("make", "side"), [(VGGEncoder, 36), (VGGEncoder, 4), (RRDBEncoder, 38)])
+def test_encoders_refuse_sides_whose_quarter_they_would_miss(make, side):
+    with pytest.raises(UserError, match="divisible by"):
+        make(4)(torch.zeros(1, 3, side, 32))
+
+
 # --- tiles ----------------------------------------------------------------------------------------
 
 

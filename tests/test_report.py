@@ -367,6 +367,9 @@ def test_notes_say_how_to_read_the_two_numbers(more, text):
     found = line(tables.compare(book(), "table_1", [row("ours", **more)]), "ours")["note"]
     assert text in found
     assert ("reduced" in found) == (more.get("scale", SCALE)["preset"] != "paper")
+    # a stand-in's number is never said to be on one side of a printed one
+    compared = any(word in found for word in ("better", "worse", "below", "inside"))
+    assert compared == ("stand-in" not in found)
 
 
 @pytest.mark.parametrize(

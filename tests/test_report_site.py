@@ -289,6 +289,14 @@ def contents(folder):
     }
 
 
+@pytest.mark.parametrize("below", ["", "gallery", "deep/gallery"])
+def test_gallery_names_a_file_in_its_way(tmp_path, below):
+    (tmp_path / "file").write_text("mine")
+    with pytest.raises(UserError, match="file is a file; name an empty or new folder"):
+        gallery.build(tmp_path / "file" / below)
+    assert (tmp_path / "file").read_text() == "mine"
+
+
 def test_gallery_refuses_a_folder_that_is_none(tmp_path):
     (tmp_path / "mine.txt").write_text("keep")
     with pytest.raises(UserError, match="no gallery"):

@@ -1,7 +1,9 @@
 """What is committed under results/ is consistent, complete and within its size."""
 
 import json
+import re
 import subprocess
+from fnmatch import fnmatch
 
 import pytest
 
@@ -67,6 +69,22 @@ def test_shipped_checkpoints_load_and_say_what_they_are(name):
     assert model.parts or model.card.keys() & {"critic_weight", "measures"}
     assert {"title", "config", "seed", "images"} <= model.card.keys()
     assert (paths.checkpoints() / f"{name}.safetensors").stat().st_size <= 6 * MIB
+
+
+# the paragraph of NOTICE that a network's training data comes under, where its name differs
+_NOTICED = {"cats": "cats-generated", "cifar10-jpeg": "CIFAR-10"}
+
+
+@pytest.mark.parametrize("name", models.names())
+def test_notice_names_every_shipped_network_under_its_data(name):
+    stem = name.rsplit("_s", 1)[0] if name[-1].isdigit() else name
+    data = models.load(name).card["config"].get("data")
+    notice = (paths.root() / "NOTICE").read_text()
+    head = rf"^{re.escape(_NOTICED.get(data, str(data)))} (?:.*\n)(?:\S.*\n)*"  # texts are indented
+    said = re.search(head, notice, re.M)
+    assert said, f"NOTICE has no paragraph on {data}"
+    patterns = re.findall(r"\b\w+/[\w*]+", said[0])
+    assert any(fnmatch(stem, pattern) for pattern in patterns), f"NOTICE, {data}: {name}"
 
 
 def test_the_repository_stays_light():

@@ -12,7 +12,7 @@ import pytest
 from runner_bed import PARAMETERS, Bed, cell, notebook
 
 from latentpapers.errors import UnknownName, UserError
-from latentpapers.runner import collect, plan, scrub
+from latentpapers.runner import collect, plan, reproduce, scrub
 from latentpapers.runner.closure import closure
 from latentpapers.runner.parameters import injected, parameters
 from latentpapers.runner.plan import Plan, Request, jobs, predicted
@@ -133,6 +133,15 @@ def test_groups_without_a_ledger_run_in_quick_alone_unless_they_say_so(bed):
         (Request(papers=("vae",)), UnknownName, "unknown paper 'vae'; known: avae"),
         (Request(seeds=()), UserError, "SEEDS=0"),
         (Request(papers=("../avae",)), UnknownName, "unknown paper"),
+        (Request(seeds=(0, -1)), UserError, "whole number from 0 on, not -1"),
+        (Request(device="mps"), UnknownName, "unknown device 'mps'"),
+        (Request(device="cuda:"), UnknownName, "unknown device 'cuda:'"),
+        (Request(budget=float("nan")), UserError, "positive number, not nan"),
+        (Request(budget=float("inf")), UserError, "positive number, not inf"),
+        (Request(run_id="../../x"), UserError, "run id '../../x' cannot name a folder"),
+        (Request(run_id="a b"), UserError, "letters, digits, - and _"),
+        (Request(run_id="3_tables"), UserError, "no notebook's name"),
+        (Request(run_id="collected"), UserError, "cannot name a folder of its own"),
     ],
 )
 def test_a_bad_request_is_one_sentence(bed, request_, kind, words):
@@ -317,9 +326,13 @@ def test_wrong_names_and_types_are_refused(asked, overrides, kind, words):
 @pytest.mark.parametrize(
     ("overrides", "kind", "words"),
     [
-        ({"loop.step": 1}, UnknownName, r"unknown parameter 'loop\.step'; known:.*loop\.steps"),
+        (
+            {"loop.step": 1},
+            UnknownName,
+            r"unknown parameter of avae: 'loop\.step'; known:.*loop\.steps",
+        ),
         ({"loop.steps": "many"}, UserError, "must be int, not str"),
-        ({"preset": "gpu"}, UnknownName, "unknown parameter 'preset'"),
+        ({"preset": "gpu"}, UnknownName, "unknown parameter of avae: 'preset'"),
     ],
 )
 def test_overrides_are_checked_before_any_kernel_starts(bed, overrides, kind, words):
@@ -333,6 +346,37 @@ def test_a_budget_multiplies_the_time_limits(bed):
     assert longer.run_id.startswith("o-")
     with pytest.raises(UserError, match="positive"):
         jobs(Request(papers=("avae",), budget=0.0))
+
+
+def test_a_budget_passes_over_groups_that_a_preset_does_not_run(bed):
+    across = bed.root / "notebooks" / "across"
+    across.mkdir()
+    (across / "claims.ipynb").write_text(json.dumps(notebook("claims")))
+    longer = jobs(Request("gpu", budget=2.0))
+    assert {job.paper for job in longer} == {"avae"}
+    with pytest.raises(UserError, match="quick of across has no time limit"):
+        jobs(Request("quick", ("across",), budget=2.0))
+
+
+def test_a_plan_says_what_is_a_guess_and_refuses_to_be_empty(bed, capsys):
+    across = bed.root / "notebooks" / "across"
+    across.mkdir()
+    (across / "claims.ipynb").write_text(json.dumps(notebook("claims")))
+    with pytest.raises(UserError, match="preset gpu runs nothing of across"):
+        reproduce.show(Request("gpu", ("across",)))
+    with pytest.raises(UserError, match="preset gpu runs nothing of across"):
+        reproduce.reproduce(Request("gpu", ("across",)))
+    reproduce.show(Request(papers=("across",)))
+    said = capsys.readouterr().out
+    assert "~40 s" in said
+    assert "1 of these have not run" in said
+    job = jobs(Request(papers=("across",)))[0]
+    job.folder.mkdir(parents=True)
+    (job.folder / "runtime.json").write_text(json.dumps({"seconds": 7, "memory_mb": 90}))
+    reproduce.show(Request(papers=("across",)))
+    said = capsys.readouterr().out
+    assert "~" not in said
+    assert "7 s" in said
 
 
 def test_a_notebook_without_overrides_runs_as_it_is(bed):

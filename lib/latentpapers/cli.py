@@ -17,6 +17,15 @@ def main(words: Sequence[str] | None = None) -> int:
     except UserError as error:
         print(error, file=sys.stderr)
         return 2
+    except ModuleNotFoundError as error:
+        if not error.name or error.name.startswith("latentpapers"):
+            raise
+        print(
+            f"package {error.name!r} is not installed for {sys.executable}; run `make setup` and "
+            "use .venv/bin/python, or name an interpreter that has it (PYTHON=...).",
+            file=sys.stderr,
+        )
+        return 2
     except KeyboardInterrupt:
         print("interrupted; run the same command again to go on.", file=sys.stderr)
         return 130
@@ -46,7 +55,8 @@ def parser() -> argparse.ArgumentParser:
     train = add("train", _train, "train in several processes", add_help=False)
     train.add_argument("paper")
     train.add_argument("rest", nargs=argparse.REMAINDER)
-    _data_options(add("data", _data, "names | info | fetch | pack", add_help=False))
+    words = "list | names | info | fetch | verify | show | pack"
+    _data_options(add("data", _data, words, add_help=False))
     words = "list | info | fetch | verify | convert"
     _data_options(add("weights", _weights, words, add_help=False))
     ledger = add("ledger", _ledger, "check the ledgers")
@@ -65,7 +75,7 @@ def parser() -> argparse.ArgumentParser:
 
 def _plan_options(one: argparse.ArgumentParser) -> None:
     one.add_argument("--paper", type=_list, default=(), help="comma-separated; all if absent")
-    one.add_argument("--jobs", type=int, default=1, help="jobs at a time")
+    one.add_argument("--jobs", type=_count, default=1, help="jobs at a time")
     _request_options(one)
 
 
@@ -108,6 +118,16 @@ def _seeds(text: str) -> tuple[int, ...]:
         return tuple(int(word) for word in _list(text))
     except ValueError:
         raise argparse.ArgumentTypeError(f"{text!r} is no list of whole numbers") from None
+
+
+def _count(text: str) -> int:
+    try:
+        number = int(text)
+    except ValueError:
+        number = 0
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is no whole number from 1 on")
+    return number
 
 
 def _request(args: argparse.Namespace) -> Any:
@@ -231,8 +251,12 @@ def _gallery(args: argparse.Namespace) -> int:
 
 
 def _scrub(args: argparse.Namespace) -> int:
+    from latentpapers.errors import Missing
     from latentpapers.runner import scrub
 
+    for file in args.files:
+        if not file.is_file():
+            raise Missing(f"no notebook {file}; name files, for example notebooks/avae/*.ipynb.")
     unclean = [file for file in args.files if scrub.scrub_file(file, verify=args.verify)]
     for file in unclean:
         print(f"{file}: {'not clean' if args.verify else 'scrubbed'}")

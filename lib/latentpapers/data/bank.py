@@ -148,7 +148,7 @@ class Bank:
 
     def cut(self, windows: Windows, size: int) -> Bytes:
         """The crops of these windows: (B, C, size, size)."""
-        first = self._rows(windows, size).to(self.device)
+        first = self._rows(windows, size).to(self.device, non_blocking=True)
         rows = self._bytes.unfold(0, size, 1)  # every run of `size` bytes, without a copy
         crops = rows.index_select(0, first.flatten()).view(*first.shape, size)
         if windows.mirror.any():
@@ -271,7 +271,7 @@ def _shapes(pixels: Tensor | Sequence[Tensor]) -> list[tuple[int, int, int]]:
 def _chosen(images: Bytes, others: Bytes, flags: Tensor) -> Bytes:
     """`others` where the flag is set. Copies whole images, which `torch.where` does not."""
     index = torch.arange(len(flags)) + len(flags) * flags
-    return torch.cat([images, others]).index_select(0, index.to(images.device))
+    return torch.cat([images, others]).index_select(0, index.to(images.device, non_blocking=True))
 
 
 # --- random numbers: a function of (key, sample) ------------------------------------------------

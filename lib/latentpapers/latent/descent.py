@@ -12,13 +12,23 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from latentpapers.errors import UserError
+from latentpapers.errors import UnknownName, UserError
 
 Rows = Float[Tensor, "N ..."]
 PerBatch = Float[Tensor, "U"]
 Context = tuple[Tensor, ...]
 Objective = Callable[..., tuple[PerBatch, PerBatch, Context]]
 _RETIRE_EVERY = 10  # steps between removals; each asks the device for a number
+
+
+def known(what: str, value: str, names: tuple[str, ...]) -> None:
+    """Refuses a name that nothing answers to; otherwise it would silently mean the last branch.
+
+    Raises:
+        UnknownName: `value` is none of `names`.
+    """
+    if value not in names:
+        raise UnknownName(what, value, names)
 
 
 @dataclass(frozen=True)
@@ -31,6 +41,9 @@ class Plan:
         decay_every: the rate falls to a tenth every so many steps; 0 keeps it.
         tolerance: a batch stops when its gauge changes by less than this (`stop="change"`) or
             falls below it (`stop="below"`); 0 never stops early.
+
+    Raises:
+        UnknownName: another stop. UserError: a rate that is not positive, steps below 0.
     """
 
     rate: float = 0.1
@@ -38,6 +51,11 @@ class Plan:
     decay_every: int = 200
     tolerance: float = 1e-4
     stop: str = "change"
+
+    def __post_init__(self) -> None:
+        known("stop of a descent", self.stop, ("change", "below"))
+        if not self.rate > 0 or self.steps < 0:
+            raise UserError(f"a descent needs a rate above 0 and steps, not {self}.")
 
 
 @dataclass(frozen=True)

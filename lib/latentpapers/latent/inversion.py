@@ -11,8 +11,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from latentpapers.errors import UnknownName, UserError
-from latentpapers.latent.descent import Descended, Plan, chunks, descend, per_batch
+from latentpapers.errors import UserError
+from latentpapers.latent.descent import Descended, Plan, chunks, descend, known, per_batch
 from latentpapers.latent.pair import Pair, statistic_group
 from latentpapers.latent.sphere import project
 from latentpapers.ledger.implements import implements
@@ -35,6 +35,9 @@ class Inversion:
             the feature term can reach 0 and latent vectors do not touch each other.
         candidates: random starts, of which each image takes the nearest in feature space.
         descent: rate, steps, stop (diamond-e2).
+
+    Raises:
+        UnknownName: another reading, reduction or statistic.
     """
 
     reading: Reading = "code"
@@ -44,6 +47,11 @@ class Inversion:
     statistic: Literal["batch", "alone"] = "batch"
     candidates: int = 1000
     descent: Plan = field(default_factory=Plan)
+
+    def __post_init__(self) -> None:
+        known("reading", self.reading, ("code", "paper"))
+        known("reduction", self.reduction, ("mean", "sum"))
+        known("statistic", self.statistic, ("batch", "alone"))
 
 
 READINGS: dict[str, Inversion] = {
@@ -78,7 +86,11 @@ def shell_distance(z: Codes, *, reading: Reading = "code") -> PerImage:
     Args:
         z: (N, Z).
         reading: `paper` as printed, `code` squared.
+
+    Raises:
+        UnknownName: another reading.
     """
+    known("reading", reading, ("code", "paper"))
     off = z.norm(dim=1) - math.sqrt(z.shape[1])
     return off.square() if reading == "code" else off.abs()
 
@@ -98,8 +110,7 @@ def inversion_loss(
     Raises:
         UnknownName: another reading.
     """
-    if reading not in ("code", "paper"):
-        raise UnknownName("reading", reading, ("code", "paper"))
+    known("reading", reading, ("code", "paper"))
     first, second = (feature, pixel) if reading == "code" else (pixel, feature)
     return first + alpha * second + beta * shell
 
@@ -124,6 +135,19 @@ def nearest_candidates(
     return candidates[torch.cat(nearest)]
 
 
+def judge(pair: Pair, candidates: Codes, *, block: int = 64) -> Features:
+    """The critic's features of the candidates' images, each judged alone; no more than `block`
+    images exist at once.
+
+    Raises:
+        UserError: no candidates.
+    """
+    if not len(candidates):
+        raise UserError("an inversion starts from at least one candidate.")
+    parts = candidates.split(block)
+    return torch.cat([pair.alone(pair.images(part, block=block), block=block) for part in parts])
+
+
 def invert(
     pair: Pair,
     images: Images,
@@ -133,6 +157,7 @@ def invert(
     batch: int = 20,
     chunk: int = 64,
     start: Codes | None = None,
+    judged: Features | None = None,
 ) -> Descended:
     """The codes z_1 of `images` (eq 5), put on the sphere.
 
@@ -146,13 +171,14 @@ def invert(
         chunk: latent vectors worked on at once; bounds the memory.
         start: (N, Z) codes to start from, for example an encoder's (section 4.2); then no candidate
             is looked at.
+        judged: what `judge` found of the first `how.candidates`, where several calls share them.
 
     Returns:
         `variable` z_1 (N, Z), `context` empty, losses and steps by batch.
     """
     candidates, found = candidates[: how.candidates], []
-    if start is None:
-        judged = pair.alone(pair.images(candidates, block=chunk), block=chunk)
+    if start is None and judged is None:
+        judged = judge(pair, candidates, block=chunk)
     for rows, size in chunks(len(images), batch, chunk, pair.coupled):
         features = pair.alone(images[rows], block=chunk)
         near = (
@@ -202,6 +228,5 @@ def joined(parts: list[Descended]) -> Descended:
 
 
 def _l1(a: Float[Tensor, "N ..."], b: Float[Tensor, "N ..."], reduction: str) -> PerImage:
-    if reduction not in ("mean", "sum"):
-        raise UnknownName("reduction", reduction, ("mean", "sum"))
+    known("reduction", reduction, ("mean", "sum"))
     return getattr((a - b).abs().flatten(1), reduction)(1)

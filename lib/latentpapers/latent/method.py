@@ -1,10 +1,11 @@
 """The whole method in one call: start, inversion, protoimage, weight, improved image (Figure 3)."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 
 from latentpapers.latent import inversion, walk
+from latentpapers.latent.descent import Descended, chunks, known
 from latentpapers.latent.found import Found
 from latentpapers.latent.inversion import Inversion
 from latentpapers.latent.pair import Pair, sample
@@ -20,7 +21,10 @@ class Search:
         inversion, proto, sigma: the three stages.
         batch: latent vectors that the critic judges together (diamond-e36).
         chunk: latent vectors worked on at once; bounds the memory, changes no result.
-        start: raw starts, or put on the sphere (diamond-e7).
+        start: raw starts (`paper`), or put on the sphere (`code`, diamond-e7).
+
+    Raises:
+        UnknownName: another start.
     """
 
     inversion: Inversion = field(default_factory=Inversion)
@@ -29,6 +33,9 @@ class Search:
     batch: int = 20
     chunk: int = 80
     start: str = "code"
+
+    def __post_init__(self) -> None:
+        known("start of a search", self.start, ("code", "paper"))
 
 
 SEARCHES: dict[str, Search] = {
@@ -41,6 +48,44 @@ SEARCHES: dict[str, Search] = {
 """Named readings of the method (errata `diamond-e1` to `-e36`)."""
 
 
+TUNED: dict[str, dict[str, tuple[float, float, float, float]]] = {
+    "code": {
+        "celeba": (2, 3, 0.5, 0.75), "church": (2, 5, 0.5, 0.7), "train": (5, 50, 0.5, 0.7),
+        "celebahq512": (15, 50, 0.5, 0.75), "celebahq1024": (15, 50, 0.4, 0.7),
+        "wgan_gp": (10, 0.2, 0.5, 0.75),
+    },
+    "paper": {
+        "celeba": (2, 3, 0.0, 1.0), "church": (2, 5, 0.0, 1.0), "train": (2, 5, 0.0, 1.0),
+        "celebahq512": (10, 100, 0.0, 1.0), "celebahq1024": (10, 100, 0.0, 1.0),
+        "wgan_gp": (2, 0.2, 0.0, 1.0),
+    },
+}  # fmt: skip
+"""alpha, lambda and the bounds of sigma by data set (appendix C; diamond-e20, -e32, -e33)."""
+
+
+def tuned(how: Search, data: str, *, reading: str = "code") -> Search:
+    """A search with the weights of one of the paper's data sets.
+
+    Args:
+        how: everything else.
+        data: a key of `TUNED`.
+        reading: the authors' configuration files (`code`), or appendix C (`paper`).
+
+    Raises:
+        UnknownName: another reading or data set.
+    """
+    known("reading", reading, tuple(TUNED))
+    known("tuned data set", data, tuple(TUNED[reading]))
+    alpha, weight, low, high = TUNED[reading][data]
+    start = min(max(how.sigma.start, low), high)
+    return replace(
+        how,
+        inversion=replace(how.inversion, alpha=alpha),
+        proto=replace(how.proto, weight=weight),
+        sigma=replace(how.sigma, start=start, low=low, high=high),
+    )
+
+
 def search(pair: Pair, z0: Codes, candidates: Codes, how: Search) -> Found:
     """Runs all three stages from `z0`.
 
@@ -51,12 +96,22 @@ def search(pair: Pair, z0: Codes, candidates: Codes, how: Search) -> Found:
         how: readings, weights, schedules.
     """
     size = {"batch": how.batch, "chunk": how.chunk}
-    x0 = pair.images(z0, block=how.batch if pair.coupled else how.chunk)
-    first = inversion.invert(pair, x0, candidates, how.inversion, **size)
+    first = _inverted(pair, z0, candidates, how)
     second = walk.protoimages(pair, z0, first.variable, how.proto, **size)
     third = walk.weights(pair, z0, second.variable, how.sigma, **size)
     steps = tuple(float(part.steps.double().mean()) for part in (first, second, third))
     return Found(z0, first.variable, second.variable, third.variable, steps)
+
+
+def _inverted(pair: Pair, z0: Codes, candidates: Codes, how: Search) -> Descended:
+    """Inversions of the images of `z0`, which are made chunk by chunk too."""
+    candidates, parts = candidates[: how.inversion.candidates], []
+    judged = inversion.judge(pair, candidates, block=how.chunk)
+    for rows, batch in chunks(len(z0), how.batch, how.chunk, pair.coupled):
+        images = pair.images(z0[rows], block=batch if pair.coupled else how.chunk)
+        parts.append(inversion.invert(pair, images, candidates, how.inversion, batch=batch,
+                                      chunk=how.chunk, judged=judged))  # fmt: skip
+    return inversion.joined(parts)
 
 
 def starts(n: int, pair: Pair, how: Search, generator: torch.Generator) -> tuple[Codes, Codes]:

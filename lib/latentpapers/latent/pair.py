@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from latentpapers.errors import UserError
+from latentpapers.latent.descent import known
 from latentpapers.latent.sphere import project
 from latentpapers.shapes import Codes, Features, Images, PerImage
 
@@ -111,7 +112,11 @@ def sample(
     """`n` starting points z_0 ~ N(0, I): raw (`paper`) or put on the sphere (`code`, diamond-e7).
 
     Drawn on the generator's own device, so that a seed means the same points everywhere.
+
+    Raises:
+        UnknownName: another reading.
     """
+    known("reading", reading, ("code", "paper"))
     z = torch.randn(n, latent, generator=generator, device=generator.device).to(device)
     return project(z) if reading == "code" else z
 

@@ -47,13 +47,14 @@ def great_circle(
         codes of norm sqrt(n).
 
     Raises:
-        UserError: parallel codes, which lie on no one great circle.
+        UserError: parallel codes, or a zero, which lie on no one great circle.
     """
     u = z0 / z0.norm(dim=-1, keepdim=True)
     tangent = z1 - (z1 * u).sum(-1, keepdim=True) * u
     size = tangent.norm(dim=-1, keepdim=True)
-    if bool((size <= 1e-6 * z1.norm(dim=-1, keepdim=True)).any()):
-        raise UserError("parallel latent vectors span no great circle.")
+    # not "size <= ...": a zero makes u NaN, which compares false with everything
+    if not bool((size > 1e-6 * z1.norm(dim=-1, keepdim=True)).all()):
+        raise UserError("parallel, zero or NaN latent vectors span no great circle.")
     t = torch.deg2rad(degrees.to(z0))
     t = t.view(-1, 1, 1) if t.ndim == 1 else t.unsqueeze(-1)
     return math.sqrt(z0.shape[-1]) * (torch.cos(t) * u + torch.sin(t) * tangent / size)
@@ -91,11 +92,11 @@ def displaced(z: Codes, distance: PerImage, generator: torch.Generator) -> Codes
         generator: of the directions.
 
     Raises:
-        UserError: a distance beyond the diameter.
+        UserError: a distance that is negative or beyond the diameter.
     """
     radius = math.sqrt(z.shape[-1])
-    if bool((distance > 2 * radius).any()):
-        raise UserError(f"two points of this sphere are at most {2 * radius:.1f} apart.")
+    if not bool(((distance >= 0) & (distance <= 2 * radius)).all()):
+        raise UserError(f"two points of this sphere are 0 to {2 * radius:.1f} apart.")
     turn = 2 * torch.asin(distance / (2 * radius)).unsqueeze(-1)
     return torch.cos(turn) * project(z) + radius * torch.sin(turn) * tangent(z, generator)
 

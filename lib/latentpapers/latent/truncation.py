@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from latentpapers.errors import UserError
+from latentpapers.latent.descent import known
 from latentpapers.shapes import Codes
 
 THRESHOLDS = (1.0, 0.75, 0.5, 0.25, 0.1)
@@ -37,7 +38,12 @@ def truncate_again(z: Codes, threshold: float, generator: torch.Generator) -> Co
 def sequence(
     z: Codes, thresholds: tuple[float, ...], generator: torch.Generator, *, reading: str = "code"
 ) -> dict[float, Codes]:
-    """Codes for each threshold: fresh ones (`paper`), or cut again and again from `z` (`code`)."""
+    """Codes for each threshold: fresh ones (`paper`), or cut again and again from `z` (`code`).
+
+    Raises:
+        UnknownName: another reading. UserError: a threshold that is not positive.
+    """
+    known("reading", reading, ("code", "paper"))
     out = {}
     for t in thresholds:
         cut = truncate_again(z, t, generator)
@@ -51,16 +57,26 @@ def expected_norm(latent: int, threshold: float) -> float:
 
     The variance of one element is 1 - 2 t phi(t) / (2 Phi(t) - 1), phi and Phi the normal density
     and distribution function.
+
+    Raises:
+        UserError: a threshold that is not positive.
     """
+    _check(threshold)
+    if threshold > 30:  # nothing is cut, and its square may be too large for a number
+        return math.sqrt(latent)
     density = math.exp(-(threshold**2) / 2) / math.sqrt(2 * math.pi)
     mass = math.erf(threshold / math.sqrt(2))
     return math.sqrt(latent * (1 - 2 * threshold * density / mass))
 
 
 def _inside(shape: tuple[int, ...], threshold: float, generator: torch.Generator) -> Tensor:
-    if not threshold > 0:
-        raise UserError(f"a truncation threshold must be positive, not {threshold}.")
+    _check(threshold)
     mass = math.erf(threshold / math.sqrt(2))
     u = torch.rand(shape, generator=generator, device=generator.device, dtype=torch.float64)
     z = math.sqrt(2) * torch.erfinv((2 * u - 1) * mass)
     return z.clamp(-threshold, threshold).float()
+
+
+def _check(threshold: float) -> None:
+    if not threshold > 0:
+        raise UserError(f"a truncation threshold must be positive, not {threshold}.")

@@ -11,8 +11,16 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from latentpapers.errors import UnknownName, UserError
-from latentpapers.latent.descent import Descended, PerBatch, Plan, chunks, descend, per_batch
+from latentpapers.errors import UserError
+from latentpapers.latent.descent import (
+    Descended,
+    PerBatch,
+    Plan,
+    chunks,
+    descend,
+    known,
+    per_batch,
+)
 from latentpapers.latent.inversion import Reading, joined
 from latentpapers.latent.pair import Pair, rows, statistic_group
 from latentpapers.latent.sphere import cosine, project
@@ -35,6 +43,9 @@ class Proto:
         score_spread, cosine_spread: gamma and delta of eq A4.
         descent: rate, steps, stop; `stop="below"` is Algorithm 1's own rule on the step's length
             (diamond-e11).
+
+    Raises:
+        UnknownName: another step, start or cosine.
     """
 
     weight: float = 3.0
@@ -44,6 +55,11 @@ class Proto:
     score_spread: float = 0.0
     cosine_spread: float = 0.0
     descent: Plan = field(default_factory=Plan)
+
+    def __post_init__(self) -> None:
+        known("step of Algorithm 1", self.step, ("code", "paper"))
+        known("start of Algorithm 1", self.start, ("ones", "forward"))
+        known("cosine", self.cosine, ("signed", "absolute"))
 
 
 @dataclass(frozen=True)
@@ -56,6 +72,9 @@ class Sigma:
         spread: weight of the variance of a batch's scores (the authors' WGAN-GP: 1).
         aim: `target`, or `highest`: the score itself is raised, which the paper advises against.
         descent: rate, steps, stop.
+
+    Raises:
+        UnknownName: another aim.
     """
 
     start: float = 0.6
@@ -65,6 +84,9 @@ class Sigma:
     spread: float = 0.0
     aim: Literal["target", "highest"] = "target"
     descent: Plan = field(default_factory=lambda: Plan(0.01, 100, 50, 1e-5))
+
+    def __post_init__(self) -> None:
+        known("aim of sigma", self.aim, ("target", "highest"))
 
 
 PROTO: dict[str, Proto] = {
@@ -121,8 +143,7 @@ def directed_step(previous: Codes, current: Codes, q: Codes, *, reading: Reading
     Raises:
         UnknownName: another reading.
     """
-    if reading not in ("code", "paper"):
-        raise UnknownName("reading", reading, ("code", "paper"))
+    known("reading", reading, ("code", "paper"))
     last = current - previous
     size = last.norm(dim=-1, keepdim=True).clamp(min=_TINY)
     along = (q * last).sum(-1, keepdim=True) / (size.square() if reading == "code" else size)
@@ -230,8 +251,14 @@ def interpolate(z0: Codes, zp: Codes, sigma: Float[Tensor, "N"] | float) -> Code
     Args:
         z0: (N, Z).
         zp: (N, Z), or (1, Z) for one protoimage for all.
-        sigma: one weight a code, or one for all.
+        sigma: one weight a code, or one for all, in [0, 1].
+
+    Raises:
+        UserError: one weight for all outside [0, 1]. (Those of a tensor are not looked at: a search
+            would wait for the device at every step. `weights` clamps its own.)
     """
+    if not isinstance(sigma, Tensor) and not 0 <= sigma <= 1:
+        raise UserError(f"sigma lies between start (0) and protoimage (1), not at {sigma}.")
     s = sigma.unsqueeze(-1) if isinstance(sigma, Tensor) else sigma
     return project(s * zp + (1 - s) * z0)
 

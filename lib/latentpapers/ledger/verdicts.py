@@ -481,7 +481,7 @@ def _incomparable(
 def _no_rule(claim: Claim, preset: str) -> str:
     if claim.missing:
         return f"Missing: {claim.missing.rstrip('.')}."
-    return f"The {preset} preset does not decide it; {' and '.join(claim.rules)} does."
+    return f"The {preset} preset does not decide it; {' or '.join(claim.rules)} does."
 
 
 def _standins(claim: Claim, samples: list[_Sample]) -> list[str]:

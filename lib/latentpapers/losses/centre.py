@@ -6,7 +6,7 @@ z_i per training image, and an encoder z = E(x).
 
 from typing import Literal
 
-from latentpapers.errors import UnknownName
+from latentpapers.errors import UnknownName, UserError
 from latentpapers.ledger import implements
 from latentpapers.shapes import Images, Scalar
 
@@ -26,9 +26,13 @@ def centre_loss(real: Images, centre: Images, *, reading: Reading = "mean") -> S
 
     Raises:
         UnknownName: not a reading.
+        UserError: codes of two shapes, which would be stretched to each other in silence.
     """
     if reading not in READINGS:
         raise UnknownName("reading", reading, READINGS)
+    if real.shape != centre.shape:
+        shapes = f"{tuple(real.shape)} and {tuple(centre.shape)}"
+        raise UserError(f"the centre loss compares codes of one shape, not {shapes}.")
     squares = (real.float() - centre.float() if real.dtype.itemsize < 4 else real - centre).square()
     return squares.mean() if reading == "mean" else squares.flatten(1).sum(1).mean()
 
@@ -50,11 +54,16 @@ def prior_moments(codes: Images) -> Scalar:
 
     Section 2.1 asks for z_i ~ N(0, 1) and names no term. Per code element this is (mean over the
     batch)^2 + (log of the second moment around it)^2 / 4: zero exactly where the two first moments
-    agree, and the KL divergence of a Gaussian to second order. Needs two images at least.
+    agree, and the KL divergence of a Gaussian to second order.
 
     Args:
         codes: z_i or E(x_i), (N, Z, h, w).
+
+    Raises:
+        UserError: fewer than two images, which have no variance.
     """
+    if len(codes) < 2:
+        raise UserError(f"the moments of a batch need 2 images or more, not {len(codes)}.")
     mean = codes.mean(0)
     log_variance = (codes.var(0, correction=0) + 1e-8).log()
     return 0.5 * (mean.square() + 0.5 * log_variance.square()).mean()

@@ -22,6 +22,7 @@ from latentpapers.shapes import PerImage, Scalar
 
 Maps = Float[Tensor, "N C H W"]
 Points = Float[Tensor, "N P C"]
+_SCALES = {"cosine": 1.0, "half": 0.5}
 _CELLS = 2**19  # entries of A held at once: 2 MB a copy, what a core's cache can hold
 
 
@@ -44,8 +45,11 @@ def contextual(
         distance: `cosine` is 1 - cos, `half` is (1 - cos) / 2 (the TensorFlow original); they
             differ through epsilon alone. Eq 12 prints the similarity itself (erratum).
 
+    A feature that is NaN or infinite makes its image's loss NaN, in whatever block it lies.
+
     Raises:
-        ValueError: shapes that do not fit, or a bandwidth or epsilon that is not positive.
+        ValueError: shapes that do not fit, maps without points, an unknown distance, or a bandwidth
+            or epsilon that is not positive.
     """
     return contextual_per_image(
         output, target, bandwidth=bandwidth, epsilon=epsilon, distance=distance
@@ -62,8 +66,10 @@ def contextual_per_image(
 ) -> PerImage:
     """`contextual` image by image; the reference r is the mean over batch and space."""
     _check(output, target, bandwidth, epsilon)
+    if distance not in _SCALES:
+        raise ValueError(f"contextual takes the distances {', '.join(_SCALES)}, not {distance!r}.")
     x, y = directions(output, target)
-    scale = {"cosine": 1.0, "half": 0.5}[distance]
+    scale = _SCALES[distance]
     best = _BestAffinity.apply(x, y, 1 / bandwidth, epsilon / scale)
     return -best.mean(1).log()
 
@@ -88,6 +94,8 @@ def _check(output: Maps, target: Maps, bandwidth: float, epsilon: float) -> None
     if output.ndim != 4 or target.ndim != 4 or output.shape[:2] != target.shape[:2]:
         shapes = f"{tuple(output.shape)} and {tuple(target.shape)}"
         raise ValueError(f"contextual takes two (N, C, H, W) maps of equal N and C, not {shapes}.")
+    if not output.numel() or not target.numel():
+        raise ValueError("contextual takes maps with at least one image, channel and point.")
     if not bandwidth > 0 or not epsilon > 0:
         raise ValueError(f"bandwidth {bandwidth} and epsilon {epsilon} must be positive.")
 
@@ -115,7 +123,7 @@ class _BestAffinity(torch.autograd.Function):
         for start in range(0, x.shape[1], size):
             d, low, _ = _rows(x[:, start : start + size], y, sharpness, epsilon)
             top, at = _affinity(d, low, sharpness, epsilon).max(1)
-            better = top > best
+            better = (top > best) | top.isnan()  # else a later block would hide it
             best = torch.where(better, top, best)
             row = torch.where(better, at + start, row)
         ctx.save_for_backward(x, y, row)

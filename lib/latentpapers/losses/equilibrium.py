@@ -96,14 +96,19 @@ class Controller:
     """k and the last two errors, on the device of the losses (no synchronisation per step).
 
     k is clamped to [0, 1] after every update: the paper states no clamp, but its gains let k leave
-    the interval; BEGAN clamps. On the first step e_{t-1} = e_{t-2} = e_1, so that the differences
-    start at zero instead of kicking k.
+    the interval; BEGAN clamps. `clamped=False` leaves k as eq 12 gives it (erratum). On the first
+    step e_{t-1} = e_{t-2} = e_1, so that the differences start at zero instead of kicking k.
     """
 
     def __init__(
-        self, gains: Gains | None = None, *, k: float = 0.0, device: torch.device | str = "cpu"
+        self,
+        gains: Gains | None = None,
+        *,
+        k: float = 0.0,
+        clamped: bool = True,
+        device: torch.device | str = "cpu",
     ) -> None:
-        self.gains = gains or Gains()
+        self.gains, self.clamped = gains or Gains(), clamped
         self.k = torch.tensor(float(k), device=device)
         self.errors = torch.full((2,), float("nan"), device=device)  # e_{t-1}, e_{t-2}
 
@@ -112,7 +117,7 @@ class Controller:
         error = error.detach().to(self.k)
         previous, earlier = torch.where(self.errors.isnan(), error, self.errors)
         update = gain_update(self.k, error, previous, earlier, self.gains.values())
-        self.k = update.clamp(0, 1)
+        self.k = update.clamp(0, 1) if self.clamped else update
         self.errors = torch.stack([error, previous])
         return self.k
 

@@ -7,13 +7,20 @@ Written from LSRGAN eqs 1, 7 to 11, 13 and 14. All four variants are one sum wit
 
 from torch import Tensor
 
+from latentpapers.errors import UserError
 from latentpapers.ledger import implements
 from latentpapers.shapes import Scalar
 
 
 @implements("lsrgan", eq="10")
 def latent_distance(real: Tensor, fake: Tensor) -> Scalar:
-    """Loss_L = E |L(y) - L(G(z))|_1, a mean over elements. L minimises it; G is paid for it."""
+    """Loss_L = E |L(y) - L(G(z))|_1, a mean over elements. L minimises it; G is paid for it.
+
+    Raises:
+        UserError: codes of two shapes (they would be broadcast), or none.
+    """
+    if real.shape != fake.shape or not real.numel():
+        raise UserError(f"codes of {tuple(real.shape)} and {tuple(fake.shape)} have no distance.")
     return (real - fake).abs().mean()
 
 

@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from latentpapers.errors import UnknownName
+from latentpapers.errors import UnknownName, UserError
 from latentpapers.ledger import implements
 from latentpapers.shapes import Images, PerImage, Scalar
 
@@ -54,7 +54,15 @@ def mixture(real: Images, fake: Images, mix: PerImage) -> Images:
     Args:
         real, fake: images of one shape.
         mix: rho of eq 5, one number an image, uniform on [0, 1].
+
+    Raises:
+        UserError: images of two shapes, or another number of mixing weights.
     """
+    if real.shape != fake.shape or mix.shape != real.shape[:1]:
+        shapes = ", ".join(str(tuple(v.shape)) for v in (real, fake, mix))
+        raise UserError(
+            f"a mixture takes two batches of one shape and a weight each, not {shapes}."
+        )
     rho = mix.reshape(-1, *[1] * (real.ndim - 1)).to(real)
     return rho * real + (1 - rho) * fake
 
@@ -86,6 +94,7 @@ def gradient_penalty(
 
     Raises:
         UnknownName: not a norm.
+        UserError: as `mixture`.
     """
     if norm not in NORMS:
         raise UnknownName("norm", norm, NORMS)

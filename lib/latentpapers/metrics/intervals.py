@@ -11,7 +11,6 @@ from latentpapers import seeds
 from latentpapers.errors import UserError
 from latentpapers.metrics.protocol import Score
 
-_OVER_IMAGES = "bootstrap over images, 95 %"
 Groups = Sequence[str] | None
 """What each image was cut from; None: every image is a picture of its own."""
 

@@ -42,6 +42,13 @@ def filters(factor: int, width: int = 256, floor: int = 64) -> list[int]:
     return [max(floor, width >> k) for k in range(stages(factor) + 1)]
 
 
+def _level(asked: int | None, top: int) -> int:
+    """The highest stage that takes part; all of them by default."""
+    if asked is not None and not 1 <= asked <= top:
+        raise UserError(f"the level must be one of 1 to {top}, not {asked}.")
+    return top if asked is None else asked
+
+
 def box_down(x: Images, times: int) -> Images:
     """Mean over blocks of `times` x `times` pixels."""
     return F.avg_pool2d(x, times) if times > 1 else x
@@ -128,8 +135,11 @@ class Generator(nn.Module):
             z: (N, noise, h, w), N(0, 1); zeros for the centre.
             level: the highest stage that takes part; all by default.
             fade: weight of that stage's own image.
+
+        Raises:
+            UserError: no such level.
         """
-        level = len(self.stages) if level is None else level
+        level = _level(level, len(self.stages))
         maps = self.blocks(self.first(torch.cat([y, z], 1)))
         image: Images | None = None
         for k, stage in enumerate(self.stages[:level], 1):
@@ -190,7 +200,7 @@ class Trunk(nn.Module):
         self.stages = nn.ModuleList(Halving(b, a, conv) for a, b in itertools.pairwise(channels))
 
     def forward(self, x: Images, level: int | None = None, fade: float = 1.0) -> Maps:
-        level = len(self.stages) if level is None else level
+        level = _level(level, len(self.stages))
         y: Maps | None = None
         for k in range(level, 0, -1):
             weight = fade if k == level - 1 else 1.0

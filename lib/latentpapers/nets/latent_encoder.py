@@ -10,11 +10,17 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn.functional import interpolate, leaky_relu
 
+from latentpapers.errors import UserError
 from latentpapers.nets.rrdb import RRDB
 
 Encoded = Float[Tensor, "N 3 H/4 W/4"]
 _MEAN, _STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # ImageNet, as VGG16 was trained
 _VGG16 = ((1, 1), (2, 2), (4, 4, 4), (8,))  # maps of each convolution in units of the width
+
+
+def _divide(x: torch.Tensor, by: int) -> None:
+    if x.shape[-2] % by or x.shape[-1] % by:
+        raise UserError(f"this encoder takes sides divisible by {by}, not {tuple(x.shape[-2:])}.")
 
 
 class VGGEncoder(nn.Module):
@@ -46,7 +52,12 @@ class VGGEncoder(nn.Module):
         self.register_buffer("std", torch.tensor(_STD).view(1, 3, 1, 1), persistent=False)
 
     def forward(self, x: Float[Tensor, "N 3 H W"]) -> Encoded:
-        """Images in [0, 1], sides a multiple of 8."""
+        """Images in [0, 1], sides a multiple of 8.
+
+        Raises:
+            UserError: other sides; their code would not have a quarter of them.
+        """
+        _divide(x, 8)
         return self.head(self.features((x - self.mean) / self.std))
 
 
@@ -68,7 +79,12 @@ class RRDBEncoder(nn.Module):
         self.conv_last = nn.Conv2d(width, 3, 3, padding=1)
 
     def forward(self, x: Float[Tensor, "N 3 H W"]) -> Encoded:
-        """Images in [0, 1], sides a multiple of 4."""
+        """Images in [0, 1], sides a multiple of 4.
+
+        Raises:
+            UserError: other sides.
+        """
+        _divide(x, 4)
         first = self.conv_first(x)
         maps = first + self.conv_body(self.body(first))
         for conv in (self.conv_down1, self.conv_down2):

@@ -110,12 +110,14 @@ class Decoding(nn.Module):
     """A Pono SPAdaIN residual block (Figure 4b); sum over sqrt(2)."""
 
     def __init__(
-        self, inputs: int, outputs: int, *, up: bool, spectral: bool, shortcut: str
-    ) -> None:
+        self, inputs: int, outputs: int, *, up: bool, spectral: bool, shortcut: str,
+        everywhere: bool = False,
+    ) -> None:  # fmt: skip
         super().__init__()
         conv = functools.partial(sn.conv, spectral=spectral)
         self.up, self.kind = up, shortcut
-        self.norm1, self.norm2 = SPAdaIN(inputs), SPAdaIN(outputs)
+        norm = functools.partial(SPAdaIN, spectral=spectral and everywhere)
+        self.norm1, self.norm2 = norm(inputs), norm(outputs)
         self.conv1, self.conv2 = conv(inputs, outputs, 3), conv(outputs, outputs, 3)
         if shortcut == "dynamic":
             self.moments1, self.moments2 = DynamicMoments(conv), DynamicMoments(conv)
@@ -156,6 +158,7 @@ class Generator(nn.Module):
         width, cap: channels at full size, and the most of any layer.
         spectral: normalised convolutions; False: plain ones, to be filled by `spectral.folded`.
         shortcut: of the moments: `dynamic`, `plain` or `none` (ablations).
+        everywhere: where `spectral`, normalised convolutions inside SPAdaIN too (lrc_i2i-e11).
 
     Raises:
         UserError: sizes that do not fit; UnknownName: no such shortcut.
@@ -163,7 +166,7 @@ class Generator(nn.Module):
 
     def __init__(
         self, size: int, low: int, *, width: int = 64, cap: int = 512, spectral: bool = True,
-        shortcut: str = "dynamic",
+        shortcut: str = "dynamic", everywhere: bool = False,
     ) -> None:  # fmt: skip
         super().__init__()
         if shortcut not in SHORTCUTS:
@@ -172,7 +175,9 @@ class Generator(nn.Module):
         down, up = (f(size, low, width, cap) for f in (encoder_widths, decoder_widths))
         first, last, bottom = down[0], up[-1], down[-1]
         encoding = functools.partial(Encoding, spectral=spectral)
-        decoding = functools.partial(Decoding, spectral=spectral, shortcut=shortcut)
+        decoding = functools.partial(
+            Decoding, spectral=spectral, shortcut=shortcut, everywhere=everywhere
+        )
         self.from_rgb = sn.conv(COLOURS, first, 3, spectral=spectral)
         self.encoder = nn.ModuleList(encoding(a, b, down=True) for a, b in itertools.pairwise(down))
         self.encoder.append(encoding(bottom, bottom, down=False))

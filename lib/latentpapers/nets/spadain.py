@@ -9,6 +9,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from latentpapers.nets import spectral as sn
+
 Maps = Float[Tensor, "N C H W"]
 
 
@@ -27,21 +29,24 @@ class InstanceNorm(nn.Module):
 class SPAdaIN(nn.Module):
     """w(low) * IN(x) + b(low), with w and b 1x1 convolutions of the low resolution image.
 
-    No `1 +` before w, no spectral norm on w and b (lrc_i2i-e11); both start from Kaiming's normal
-    law with zero bias (lrc_i2i-e12).
+    No `1 +` before w, and unless asked for no spectral norm on w and b (lrc_i2i-e11); both start
+    from Kaiming's normal law with zero bias (lrc_i2i-e12).
 
     Args:
         channels: of x.
         colours: of the low resolution image.
+        spectral: normalised w and b, "all the layers" of section 4.1 read to the letter.
     """
 
-    def __init__(self, channels: int, colours: int = 3) -> None:
+    def __init__(self, channels: int, colours: int = 3, *, spectral: bool = False) -> None:
         super().__init__()
         self.weight = nn.Conv2d(colours, channels, 1)
         self.bias = nn.Conv2d(colours, channels, 1)
         for conv in (self.weight, self.bias):
             nn.init.kaiming_normal_(conv.weight)
             nn.init.zeros_(conv.bias)
+            if spectral:
+                sn.bounded(conv)
 
     def forward(self, x: Maps, low: Maps) -> Maps:
         """

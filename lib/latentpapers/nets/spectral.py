@@ -35,7 +35,12 @@ def conv(
     )
     if bias:
         nn.init.zeros_(made.bias)
-    return spectral_norm(made, n_power_iterations=ITERATIONS) if spectral else made
+    return bounded(made) if spectral else made
+
+
+def bounded(made: nn.Conv2d) -> nn.Conv2d:
+    """The same convolution with spectral norm one, whatever its weights started from."""
+    return spectral_norm(made, n_power_iterations=ITERATIONS)
 
 
 def _normalised(net: nn.Module) -> list[nn.Module]:

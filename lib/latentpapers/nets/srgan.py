@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from latentpapers.errors import UserError
+from latentpapers.nets.gans import BatchNorm  # over the images of all processes
 from latentpapers.shapes import Images, PerImage
 
 SLOPE = 0.2
@@ -29,8 +30,8 @@ class Block(nn.Module):
     def __init__(self, width: int) -> None:
         super().__init__()
         self.layers = nn.Sequential(
-            nn.Conv2d(width, width, 3, padding=1), nn.BatchNorm2d(width), nn.LeakyReLU(SLOPE),
-            nn.Conv2d(width, width, 3, padding=1), nn.BatchNorm2d(width),
+            nn.Conv2d(width, width, 3, padding=1), BatchNorm(width), nn.LeakyReLU(SLOPE),
+            nn.Conv2d(width, width, 3, padding=1), BatchNorm(width),
         )  # fmt: skip
 
     def forward(self, y: Images) -> Images:
@@ -55,7 +56,7 @@ class Generator(nn.Module):
         self.first = nn.Sequential(nn.Conv2d(3, width, 9, padding=4), nn.LeakyReLU(SLOPE))
         self.blocks = nn.Sequential(
             *(Block(width) for _ in range(blocks)),
-            nn.Conv2d(width, width, 3, padding=1), nn.BatchNorm2d(width),
+            nn.Conv2d(width, width, 3, padding=1), BatchNorm(width),
         )  # fmt: skip
         up: list[nn.Module] = []
         for _ in range(factor.bit_length() - 1):
@@ -75,18 +76,23 @@ class Discriminator(nn.Module):
     Args:
         size: pixels a side, a power of two of at least 8.
         width: channels of the first stage; they double to at most 8 times that.
+
+    Raises:
+        UserError: another size.
     """
 
     def __init__(self, size: int, *, width: int = 64) -> None:
         super().__init__()
+        if size < 8 or size & (size - 1):
+            raise UserError(f"the size must be a power of two of at least 8, not {size}.")
         layers: list[nn.Module] = []
         last = 3
         for k in range(size.bit_length() - 3):
             now = min(width << k, 8 * width)
             layers += [nn.Conv2d(last, now, 3, padding=1)]
-            layers += [nn.BatchNorm2d(now)] if k else []
+            layers += [BatchNorm(now)] if k else []
             layers += [nn.LeakyReLU(SLOPE), nn.Conv2d(now, now, 3, stride=2, padding=1),
-                       nn.BatchNorm2d(now), nn.LeakyReLU(SLOPE)]  # fmt: skip
+                       BatchNorm(now), nn.LeakyReLU(SLOPE)]  # fmt: skip
             last = now
         layers += [nn.Conv2d(last, 16 * width, 1), nn.LeakyReLU(SLOPE), nn.Conv2d(16 * width, 1, 1)]
         self.layers = nn.Sequential(*layers)

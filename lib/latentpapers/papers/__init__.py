@@ -5,7 +5,6 @@ from types import ModuleType
 
 from latentpapers.errors import UnknownName
 
-IDS = ("lag", "lsrgan", "lrc_i2i", "diamond", "avae")
 BUILT = ("lag", "lsrgan", "lrc_i2i", "diamond", "avae")  # rooms that exist
 
 

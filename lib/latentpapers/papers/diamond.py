@@ -372,7 +372,9 @@ PRESETS: dict[str, Preset] = {
     "cpu": dataclasses.replace(
         _QUICK, n_score=320, n_latents=320, pushes=boundary.STEPS, n_labels=4000, splits=8
     ),
-    # 600 s a seed: 2 x 180 + 2 x 45 + 30 of training, 120 of evaluation
+    # 600 s a seed: 2 x 180 + 2 x 45 + 30 of training; the searches of notebooks 3 and 4 are to take
+    # no more than the rest (`ci/benchmark_gpu.py`). 500 latents at once keep 8 GB for their
+    # backward pass and a GPU busy; the figures' intervals do with 400 starts.
     "gpu": Preset(
         training={
             "faces_pgan": Training(
@@ -392,7 +394,9 @@ PRESETS: dict[str, Preset] = {
                 **{**_GPU, "size": 32, "fmap_base": 1024, "fmap_max": 128}, **_SHORT,
             ),
         },
-        n_score=2000, n_latents=1000, curved=("faces_pgan",),
+        n_score=2000, n_latents=400, curved=("faces_pgan",),
+        search=method.Search(chunk=500),
+        wgan_gp=dataclasses.replace(method.SEARCHES["wgan_gp"], chunk=500),
     ),
     # CelebA alone (its official training images; the budgets count all 202,599): the networks of
     # the other rows of Table 1 are public files (`weights.pgan`)
@@ -408,6 +412,7 @@ PRESETS: dict[str, Preset] = {
             ),
         },
         n_score=10_000, n_latents=1000,
+        search=method.Search(chunk=40),  # 128 MB a latent for the backward pass: fits into 8 GB
     ),
 }  # fmt: skip
 
@@ -557,7 +562,7 @@ def walk_of_weights(
 
     Args:
         name: of `weights`, for example `pgan_celebahq512`.
-        how: its inversion and batch are used.
+        how: its inversion and batch are used, alpha as tuned for that data set (`method.TUNED`).
         device: of more than 128 px not the CPU, where one start would take an hour.
 
     Returns:
@@ -569,7 +574,8 @@ def walk_of_weights(
     nets = weights.network(name)
     if torch.device(device).type == "cpu" and nets["generator_raw"].size > 128:
         raise UserError(f"a walk with {name!r} needs a GPU.")
-    nets = nets.to(device)
+    nets, tuned = nets.to(device), name.removeprefix("pgan_")
+    how = method.tuned(how, tuned) if tuned in method.TUNED["code"] else how
     far = of_networks(nets["generator_raw"], nets["critic"], dtype=torch.bfloat16)
     z0, candidates = (z.to(device) for z in method.starts(n, far, how, generator(seed, name)))
     size = {"batch": how.batch, "chunk": how.chunk}

@@ -27,7 +27,6 @@ from latentpapers.report.reviewer import TITLES
 from latentpapers.report.tables import NOTHING
 
 _MARKER = ".latentpapers-gallery"
-_LISTED = re.compile(r"source/(latentpapers[\w.]*)\.html")
 _PICTURE = re.compile(r"(?:\.\./)+results/[\w./-]+\.(?:png|jpg|svg)")
 
 
@@ -47,6 +46,9 @@ def build(out: Path, presets: Sequence[str] = sources.PRESETS, *, base: Path | N
         UserError: Sphinx missing or failing, or `out` holds something else.
     """
     out = Path(out)
+    in_the_way = next((p for p in (out, *out.parents) if p.exists()), out)
+    if in_the_way.exists() and not in_the_way.is_dir():
+        raise UserError(f"{in_the_way} is a file; name an empty or new folder.")
     if out.exists() and any(out.iterdir()) and not (out / _MARKER).is_file():
         raise UserError(f"{out} exists and is no gallery; name an empty or new folder.")
     with storage.writable(out):

@@ -93,7 +93,9 @@ def gaps(base: Path | None = None) -> str:
         "## Claims that cannot be tested here", *_untestable(base),
         "## Claims that stay undecided", _undecided(base),
         "## Tables, figures and equations that are not regenerated", _unbuilt(),
-        "## Metrics without an implementation", _metrics(),
+        "## Measures without a function of their own",
+        "No gap: each is formed where it is shown, from other measures or a network's output, "
+        "unless the last column says otherwise.", _metrics(),
         "## Choices where paper and code differ", _errata(),
     ]) + "\n"  # fmt: skip
 
@@ -110,7 +112,7 @@ def unrun(base: Path | None = None) -> list[tuple[str, str, str]]:
 
 def command(paper: str, preset: str) -> str:
     """What runs a preset of a paper."""
-    seeds = " SEEDS=0,1,2" if preset == "gpu" else ""
+    seeds = " SEEDS=0,1,2" if preset in ("gpu", "paper") else ""
     named = "" if preset == "quick" else f" PRESET={preset}"
     return f"make reproduce PAPER={paper}{named}{seeds}"
 
@@ -175,7 +177,7 @@ def _metrics() -> str:
 
     known = ledger.metrics().values()
     lines = [[f"`{m.id}`", m.name, m.reason or NOTHING] for m in known if not m.implementation]
-    return _listed(["metric", "name", "why"], lines)
+    return _listed(["measure", "name", "how it is formed"], lines)
 
 
 def _errata() -> str:

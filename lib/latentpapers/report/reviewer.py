@@ -21,7 +21,7 @@ LEGEND = (
 WORDS = {kind: text for kind, text, _ in LEGEND}
 TITLES = {
     "lag": "LAG: a latent adversarial generator",
-    "lsrgan": "LSRGAN: latent space regularization",
+    "lsrgan": "LSRGAN: latent space regularisation",
     "lrc_i2i": "LRC-I2I: low resolution conditioning",
     "diamond": "Diamond in the rough: traversing the latent space",
     "avae": "AVAE: adversarial training of variational auto-encoders",
@@ -240,4 +240,5 @@ def errata_measured(papers: Iterable[str]) -> str:
         f"{len(lines)} of {total} slips, ambiguities and contradictions were run both ways. "
         "The others are in each paper's errata."
     )
-    return f"# Errata with measured effects\n\n{words}\n\n{table(head, lines) if lines else ''}\n"
+    shown = f":::{{div}} errata\n{table(head, lines)}\n:::" if lines else ""
+    return f"# Errata with measured effects\n\n{words}\n\n{shown}\n"

@@ -144,7 +144,15 @@ def printed(cell: Any) -> str:
 
 
 def note(row: Row | None, cell: Any) -> str:
-    """How our number and the paper's may be read together; no verdict, claims give those."""
+    """How our number and the paper's may be read together; no verdict, claims give those.
+
+    What the ledger remarks on the printed number (a misprint, say) stands at the end.
+    """
+    remark = cell.note if cell is not None else None
+    return "; ".join(filter(None, [_together(row, cell), remark]))
+
+
+def _together(row: Row | None, cell: Any) -> str:
     if row is None:
         return "not run here"
     if cell is None:
@@ -152,7 +160,9 @@ def note(row: Row | None, cell: Any) -> str:
     if cell.value is None:
         return "the paper gives no number"
     limits = _limits(row["scale"])
-    return "; ".join([_side(row, cell.value), *limits])
+    # with a stand-in it is another quantity: neither better nor worse than what is printed
+    compared = [] if row["scale"]["standin"] else [_side(row, cell.value)]
+    return "; ".join([*compared, *limits])
 
 
 def _alone(row: Row) -> str:

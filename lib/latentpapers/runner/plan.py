@@ -7,6 +7,7 @@ everything that decides the result and nothing else (docs/architecture.md).
 import ast
 import functools
 import json
+import math
 import re
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,6 +23,8 @@ from latentpapers.runner.parameters import parameters
 
 START = "start"  # the group of notebooks/start_here.ipynb
 _NUMBERED = re.compile(r"[1-5]_\w+")
+_DEVICE = re.compile(r"auto|cpu|cuda(:\d+)?")
+_VARIANT = re.compile(r"[A-Za-z0-9][\w-]*", re.ASCII)
 _QUICK_ONLY = ("1_", "5_")
 _FROM_RESULTS = ("3_", "4_")
 # Before a first run: (seconds, MB) by preset.
@@ -155,21 +158,41 @@ def jobs(request: Request) -> list[Job]:
     `3_*` needs the training of all seeds and `4_*` that of the first.
 
     Raises:
-        UnknownName: preset, paper or override; UserError: an override of the wrong type, no seed.
+        UnknownName: preset, paper, device or override; UserError: an override of the wrong type,
+            no seed or a negative one, a run id that is no name, a budget that is no number.
     """
-    if request.preset not in config.NAMES:
-        raise UnknownName("preset", request.preset, config.NAMES)
+    _check(request)
     seeds = tuple(dict.fromkeys(request.seeds))
-    if not seeds:
-        raise UserError("a plan needs at least one seed, for example SEEDS=0.")
     out: list[Job] = []
     for group in request.papers or papers():
-        given = _overrides(request, group)
-        for name, seed, needs in _layout(request.preset, group, seeds):
+        layout = _layout(request.preset, group, seeds)
+        given = _overrides(request, group) if layout else {}
+        for name, seed, needs in layout:
             text = storage.dumps(given.get(name, {}))
             shared = (request.device, request.variant)
             out.append(Job(group, name, request.preset, seed, needs, text, *shared))
     return out
+
+
+def _check(request: Request) -> None:
+    """What can be wrong with a request whatever the paper."""
+    if request.preset not in config.NAMES:
+        raise UnknownName("preset", request.preset, config.NAMES)
+    if not request.seeds:
+        raise UserError("a plan needs at least one seed, for example SEEDS=0.")
+    if min(request.seeds) < 0:
+        raise UserError(f"a seed is a whole number from 0 on, not {min(request.seeds)}.")
+    if not _DEVICE.fullmatch(request.device):
+        raise UnknownName("device", request.device, ("auto", "cpu", "cuda", "cuda:<n>"))
+    if not math.isfinite(request.budget) or request.budget <= 0:
+        raise UserError(f"a budget is a positive number, not {request.budget:g}.")
+    # it names a folder beside those of the notebooks, and rules of Snakemake
+    taken = request.run_id == "collected" or _NUMBERED.fullmatch(request.run_id)
+    if request.run_id and (taken or not _VARIANT.fullmatch(request.run_id)):
+        raise UserError(
+            f"run id {request.run_id!r} cannot name a folder of its own; use letters, digits, "
+            "- and _, and no notebook's name."
+        )
 
 
 def _overrides(request: Request, group: str) -> dict[str, dict[str, Any]]:
@@ -188,7 +211,7 @@ def _overrides(request: Request, group: str) -> dict[str, dict[str, Any]]:
     known = fields.union(*own.values()) - {"preset", "seed"}
     for name in request.overrides:
         if name not in known:
-            raise UnknownName("parameter", name, known)
+            raise UnknownName(f"parameter of {group}:", name, known)
     changes = longer | request.overrides
     config.resolve(preset, {k: v for k, v in changes.items() if k in fields})
     taking = {n: own[n] | (fields if "overrides" in own[n] else set()) for n in own}
@@ -202,8 +225,6 @@ def _longer(preset: Any, request: Request, group: str) -> dict[str, float]:
     """The overrides that a budget stands for."""
     if request.budget == 1:
         return {}
-    if request.budget <= 0:
-        raise UserError(f"a budget is a positive number, not {request.budget:g}.")
     times = {k: v for k, v in config.flat(preset).items() if k.split(".")[-1] == "seconds" and v}
     if not times:
         raise UserError(f"preset {request.preset} of {group} has no time limit to multiply.")
@@ -417,6 +438,14 @@ def predicted(job: Job) -> tuple[float, int]:
     expect = _expect(room) if room.is_file() else {}
     seconds, memory = expect.get(f"{job.preset}/{job.notebook}", _GUESS[job.preset])
     return float(seconds), int(memory)
+
+
+def guessed(job: Job) -> bool:
+    """Whether what is `predicted` of a job rests on no run of it."""
+    room = LIBRARY / "papers" / f"{job.paper}.py"
+    expect = _expect(room) if room.is_file() else {}
+    ran = (job.folder / "runtime.json").is_file()
+    return not ran and f"{job.preset}/{job.notebook}" not in expect
 
 
 def expectations(paper: str, preset: str) -> list[tuple[float, int]]:

@@ -1,5 +1,6 @@
 """`make reproduce`: runs what is out of date, resumes what was killed, compares at the end."""
 
+import dataclasses
 import json
 import os
 import shlex
@@ -13,7 +14,7 @@ from latentpapers.errors import UserError
 from latentpapers.report import floors, links, pages, summary
 from latentpapers.runner import collect, local, scrub, supervise
 from latentpapers.runner.cells import read_notebook
-from latentpapers.runner.plan import Job, Plan, Request, expectations, jobs, predicted
+from latentpapers.runner.plan import Job, Plan, Request, expectations, guessed, jobs, predicted
 
 
 def reproduce(
@@ -34,7 +35,7 @@ def reproduce(
     ended = supervise.end_orphans()
     if ended:
         print(f"ended {ended} run(s) that an interrupted command had left behind")
-    plan = Plan(jobs(request))
+    plan = _planned(request)
     pending = plan.pending()
     print(f"{len(plan.jobs)} jobs, {len(pending)} to run", flush=True)
     if pending and snakemake:
@@ -46,8 +47,37 @@ def reproduce(
         print(f"not finished: {job.id}", file=sys.stderr)
     status = max(1 if failed else 0, compare(request, refresh=refresh, skip=failed))
     if refresh:
+        status = max(status, 0 if failed else _catch_up(plan, request, workers))
         refresh_words()
     return status
+
+
+def _catch_up(plan: Plan, request: Request, workers: int) -> int:
+    """Runs anew what reads the results that a refresh has just replaced; the exit status.
+
+    A report over all papers' verdicts would else always be one refresh behind them.
+    """
+    late = Plan(plan.jobs).pending()
+    if not late:
+        return 0
+    print(f"{len(late)} jobs read what was just replaced, and run again", flush=True)
+    local.run(Plan(plan.jobs), request, workers)
+    failed = Plan(plan.jobs).pending()
+    again = dataclasses.replace(request, papers=tuple(dict.fromkeys(job.paper for job in late)))
+    return max(1 if failed else 0, compare(again, refresh=True, skip=failed))
+
+
+def _planned(request: Request) -> Plan:
+    """The plan of a request.
+
+    Raises:
+        UserError: it holds no job; nothing to do must not look like something done.
+    """
+    plan = Plan(jobs(request))
+    if not plan.jobs:
+        named = ", ".join(request.papers)
+        raise UserError(f"preset {request.preset} runs nothing of {named}; see `make plan`.")
+    return plan
 
 
 def refresh_words() -> list[str]:
@@ -74,7 +104,7 @@ def current_words(notebook: dict, paper: str, name: str) -> dict:
 
 _NOT_RUN = "not run yet; command: `make reproduce PRESET={} SEEDS=0,1,2`"
 _WHERE = {
-    "quick": "2 CPU cores", "cpu": "2 CPU cores, some tens of minutes", "gpu": "one modern GPU",
+    "quick": "2 CPU cores", "cpu": "2 CPU cores, a quarter of an hour", "gpu": "one modern GPU",
     "paper": "one or many GPUs",
 }  # fmt: skip
 
@@ -109,16 +139,20 @@ def compare(request: Request, *, refresh: bool = False, skip: list[Job] = ()) ->
 
 
 def show(request: Request) -> int:
-    """Prints the plan: every job, its state, its predicted seconds and memory."""
-    plan = Plan(jobs(request))
+    """Prints the plan: every job, its state, its predicted seconds and memory (~: a guess)."""
+    plan = _planned(request)
     states = collect.job_states(plan)
     width = max((len(job.id) for job, _ in states), default=0)
     for job, reason in states:
         seconds, memory = predicted(job)
-        cost = f"{seconds:7.0f} s {memory:6d} MB"
+        about = "~" if guessed(job) else ""
+        cost = f"{about + format(seconds, '.0f'):>7} s {about + str(memory):>6} MB"
         print(f"{job.id:<{width}}  {cost}  {reason or 'up to date'}")
-    total = sum(predicted(job)[0] for job, reason in states if reason)
-    print(f"{sum(bool(r) for _, r in states)} of {len(states)} to run, about {total:.0f} s of work")
+    waiting = [job for job, reason in states if reason]
+    total = sum(predicted(job)[0] for job in waiting)
+    free = sum(map(guessed, waiting))
+    guess = f" (~: a guess, {free} of these have not run anywhere yet)" if free else ""
+    print(f"{len(waiting)} of {len(states)} to run, about {total:.0f} s of work{guess}")
     return 0
 
 

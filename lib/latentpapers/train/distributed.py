@@ -13,6 +13,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from latentpapers.shapes import Features, Scalar
+
 
 @dataclass(frozen=True)
 class Group:
@@ -64,6 +66,29 @@ def join() -> Group:
             torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
         torch.distributed.init_process_group("nccl" if cuda else "gloo")
     return Group(torch.distributed.get_rank(), world)
+
+
+def _world() -> int:
+    ready = torch.distributed.is_available() and torch.distributed.is_initialized()
+    return torch.distributed.get_world_size() if ready else 1
+
+
+def everyone(mean: Scalar) -> Scalar:
+    """The mean over processes of their shares' means; gradients flow to all of them."""
+    if _world() == 1:
+        return mean
+    from torch.distributed.nn.functional import all_reduce
+
+    return all_reduce(mean) / _world()
+
+
+def gathered(codes: Features) -> Features:
+    """The codes of the whole batch, from all processes; gradients flow to all of them."""
+    if _world() == 1:
+        return codes
+    from torch.distributed.nn.functional import all_gather
+
+    return torch.cat(all_gather(codes.contiguous()))
 
 
 def processes(device: str) -> int:

@@ -241,10 +241,12 @@ def _average(net: nn.Module, decay: float) -> nn.Module:
 def _one_step(run: _Run) -> None:
     factor = run.task.before_step(run.step, run.step * run.plan.batch)
     _set_rates(run, factor)
-    batch = run.data[run.sampler.indices(run.step).to(run.device)]
+    # copies that wait for nothing: the next step is queued while the device works on this one
+    batch = run.data[run.sampler.indices(run.step).to(run.device, non_blocking=True)]
     if run.plan.flip:
         g = generator(run.seed, "flip", run.step)
-        batch = flipped(batch, (torch.rand(len(batch), generator=g) < 0.5).to(run.device))
+        flips = torch.rand(len(batch), generator=g) < 0.5
+        batch = flipped(batch, flips.to(run.device, non_blocking=True))
     contexts = _contexts(run)
     streams = [run.task.updates(batch[c.start : c.stop], c) for c in contexts]
     with _layers_seeded(run):
@@ -293,6 +295,7 @@ def _set_rates(run: _Run, factor: float) -> None:
 
 def _apply(run: _Run, losses: list[Update]) -> None:
     """Gradients of every loss with respect to its own parameters, averaged; then all steps."""
+    alone = len(losses) == run.group.world == 1  # nothing to average, and nobody writes into them
     for micro in losses:
         left = len(micro)
         for name, loss in micro.items():
@@ -305,7 +308,7 @@ def _apply(run: _Run, losses: list[Update]) -> None:
             )
             for param, grad in zip(params, grads, strict=True):
                 if grad is not None:
-                    grad = grad / len(losses)
+                    grad = grad if alone else grad / len(losses)
                     param.grad = grad if param.grad is None else param.grad + grad
     for name in losses[0]:
         params = [p for p in _parameters(run.optimizers[name]) if p.grad is not None]

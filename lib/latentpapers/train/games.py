@@ -15,6 +15,7 @@ from latentpapers.losses import gans, logistic
 from latentpapers.losses import variational as V
 from latentpapers.shapes import Bytes, Codes, Features, Images, PerImage, Scalar
 from latentpapers.train.context import Context
+from latentpapers.train.distributed import everyone, gathered
 from latentpapers.train.engine import Task, Update
 
 
@@ -124,10 +125,10 @@ class BoundarySeeking(Logistic):
 
     def generator_loss(self, fake: PerImage) -> Scalar:
         """The generator's loss from the logits of its images."""
-        return gans.boundary_seeking(fake, self.log_z.to(fake))
+        return gans.boundary_seeking(fake, self.log_z.to(fake, non_blocking=True))
 
     def after_step(self, terms: dict[str, Tensor]) -> None:
-        self.log_z = 0.995 * self.log_z.to(terms["Z"]) + 0.005 * terms["Z"].log()
+        self.log_z = 0.995 * self.log_z.to(terms["Z"], non_blocking=True) + 0.005 * terms["Z"].log()
         terms["log_Z"] = self.log_z
 
     def state_dict(self) -> dict[str, Any]:
@@ -232,7 +233,8 @@ class LearnedSimilarity(Game):
         yield losses
 
     def after_step(self, terms: dict[str, Tensor]) -> None:
-        self.costs = float(terms["D_real"]), float(terms["D_fake"])
+        # the rule needs both numbers: fetched at once, the only ones that a step waits for
+        self.costs = tuple(torch.stack([terms["D_real"], terms["D_fake"]]).tolist())
 
     def state_dict(self) -> dict[str, Any]:
         return {"costs": list(self.costs)}
@@ -262,26 +264,3 @@ class Inference(Game):
         swapped = gans.pair_generator(encoded, decoded)
         ctx.log(L_D=loss, L_G=swapped)
         yield {"critic": loss, "decoder": swapped}
-
-
-def _world() -> int:
-    ready = torch.distributed.is_available() and torch.distributed.is_initialized()
-    return torch.distributed.get_world_size() if ready else 1
-
-
-def everyone(mean: Scalar) -> Scalar:
-    """The mean over processes of their shares' means; gradients flow to all of them."""
-    if _world() == 1:
-        return mean
-    from torch.distributed.nn.functional import all_reduce
-
-    return all_reduce(mean) / _world()
-
-
-def gathered(codes: Features) -> Features:
-    """The codes of the whole batch, from all processes; gradients flow to all of them."""
-    if _world() == 1:
-        return codes
-    from torch.distributed.nn.functional import all_gather
-
-    return torch.cat(all_gather(codes.contiguous()))
