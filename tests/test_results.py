@@ -103,3 +103,56 @@ def test_the_repository_stays_light():
     for name, size in sizes.items():
         if "/figures/" in name and name.startswith("results/"):
             assert size <= (300_000 if name.endswith(".png") else 150_000), name
+
+
+NUMBER = r"[+-]?\d[\d,]*(?:\.\d+)?"
+STATED = re.compile(rf"({NUMBER})\D{{0,40}}?\[({NUMBER}), ({NUMBER})\]")
+
+
+def stated(text):
+    """The `value [lo, hi]` of a text, as written."""
+    return STATED.findall(text)
+
+
+def measured(paper):
+    """Every value with its interval in a paper's committed rows and notebook outputs."""
+    found = []
+    for path in RESULTS.glob(f"*/{paper}/metrics.jsonl"):
+        rows = [json.loads(line) for line in path.read_text().splitlines()]
+        found += [tuple(row[k] for k in ("value", "lo", "hi")) for row in rows]
+    for path in (paths.root() / "notebooks" / paper).glob("*.ipynb"):
+        cells = json.loads(path.read_text())["cells"]
+        printed = json.dumps([cell["outputs"] for cell in cells if cell["cell_type"] == "code"])
+        found += [tuple(float(x.replace(",", "")) for x in three) for three in stated(printed)]
+    return [three for three in found if None not in three]
+
+
+def is_measured(three, known):
+    def agrees(written, value):
+        # half a unit of the last written digit: what rounding can change
+        half = 0.5 * 10.0 ** -len(written.partition(".")[2])
+        return abs(float(written.replace(",", "")) - value) <= half * (1 + 1e-9)
+
+    return any(all(map(agrees, three, row)) for row in known)
+
+
+def effects():
+    for paper in BUILT:
+        for erratum in ledger.load(paper).errata.errata:
+            if erratum.effect and stated(erratum.effect.text):
+                yield pytest.param(paper, erratum.effect.text, id=erratum.id)
+
+
+@pytest.mark.parametrize(("paper", "text"), list(effects()))
+def test_numbers_of_an_erratums_effect_were_measured(paper, text):
+    known = measured(paper)
+    assert [three for three in stated(text) if not is_measured(three, known)] == []
+
+
+def test_a_number_that_nobody_measured_is_found():
+    known = measured("lrc_i2i")
+    (three,) = stated("its diversity by +0.100 levels [0.088, 0.112]")
+    assert is_measured(three, known)
+    assert not any(
+        is_measured(w, known) for w in stated("+0.100 [0.088, 0.113], +0.101 [0.088, 0.112]")
+    )
