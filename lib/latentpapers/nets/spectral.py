@@ -49,11 +49,30 @@ def _normalised(net: nn.Module) -> list[nn.Module]:
 
 @torch.no_grad()
 def iterate(net: nn.Module) -> None:
-    """`ITERATIONS` of the power method for every normalised layer; the norms are then held."""
+    """`ITERATIONS` of the power method for every normalised layer; the norms are then held.
+
+    Layers of one shape are iterated together: a product for each of them is a call of its own, and
+    on a GPU the calls, not their arithmetic, would take the time.
+    """
+    alike: dict[torch.Size, list[nn.Module]] = {}
     for module in _normalised(net):
-        module.parametrizations.train()
-        _ = module.weight
         module.parametrizations.eval()
+        shape = module.parametrizations.weight.original.shape
+        alike.setdefault(shape, []).append(module.parametrizations.weight)
+    for layers in alike.values():
+        weights = torch.stack([layer.original.flatten(1) for layer in layers])
+        us, vs = ([getattr(layer[0], name) for layer in layers] for name in ("_u", "_v"))
+        u, v = _iterated(weights, torch.stack(vs))
+        torch._foreach_copy_(us + vs, [*u, *v])
+
+
+def _iterated(weights: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+    """Singular vectors (L, O) and (L, K) of matrices (L, O, K), from the right ones before."""
+    v = v.unsqueeze(-1)
+    for _ in range(ITERATIONS):
+        u = nn.functional.normalize(weights @ v, dim=1)
+        v = nn.functional.normalize(weights.mT @ u, dim=1)
+    return u.squeeze(-1), v.squeeze(-1)
 
 
 @contextlib.contextmanager
