@@ -9,6 +9,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
+from latentpapers.train.engine import Task
 from latentpapers.train.schedule import Stage, stage_at
 
 SIDE = 8
@@ -48,7 +49,7 @@ def critic():
 STAGES = (Stage(1, 24), Stage(2, 24, fade=True), Stage(2, 10**9))
 
 
-class ToyGan:
+class ToyGan(Task):
     """A Wasserstein GAN with the engine's freedoms as switches.
 
     Args:

@@ -300,25 +300,25 @@ def test_a_controller_without_integral_part_keeps_its_error():
     assert abs(plant("corrected", Gains(0.0, 0.1, 0.0)) - 0.5) > 0.05
 
 
+def ks(field, readings, **terms):
+    """k after one step with these losses, under each reading of a field of `Training`."""
+    found = {}
+    for reading in readings:
+        step = Step(Training("avae", **{**TINY, field: reading}, gains_scale=100.0), seed=0)
+        step.after_step({name: torch.tensor(v) for name, v in terms.items()})
+        found[reading] = float(step.controller.k)
+    return found
+
+
 def test_the_printed_reading_changes_k_exactly_by_the_slip():
-    terms = {name: torch.tensor(v) for name, v in {"L_d": 0.4, "L_g": 0.1, "L_v": 0.2}.items()}
-    ks = {}
-    for reading in ("corrected", "printed"):
-        step = Step(Training("avae", **TINY, eq11=reading, gains_scale=100.0), seed=0)
-        step.after_step(dict(terms))
-        ks[reading] = float(step.controller.k)
-    assert ks["corrected"] == pytest.approx(0.1 * (0.5 * 0.4 - 0.1 - 0.3 * 0.2), rel=1e-5)
-    assert ks["printed"] - ks["corrected"] == pytest.approx(0.1 * 2 * 0.3 * 0.2, rel=1e-5)
+    found = ks("eq11", ("corrected", "printed"), L_d=0.4, L_g=0.1, L_v=0.2)
+    assert found["corrected"] == pytest.approx(0.1 * (0.5 * 0.4 - 0.1 - 0.3 * 0.2), rel=1e-5)
+    assert found["printed"] - found["corrected"] == pytest.approx(0.1 * 2 * 0.3 * 0.2, rel=1e-5)
 
 
 def test_the_free_reading_lets_k_leave_by_the_error_alone():
-    terms = {name: torch.tensor(v) for name, v in {"L_d": 0.4, "L_g": 0.5, "L_v": 0.2}.items()}
-    ks = {}
-    for reading in ("clamped", "free"):
-        step = Step(Training("avae", **TINY, eq12=reading, gains_scale=100.0), seed=0)
-        step.after_step(dict(terms))
-        ks[reading] = float(step.controller.k)
-    assert ks == {"clamped": 0, "free": pytest.approx(0.1 * (0.5 * 0.4 - 0.5 - 0.3 * 0.2))}
+    found = ks("eq12", ("clamped", "free"), L_d=0.4, L_g=0.5, L_v=0.2)
+    assert found == {"clamped": 0, "free": pytest.approx(0.1 * (0.5 * 0.4 - 0.5 - 0.3 * 0.2))}
     assert Step(Training("avae", **TINY), seed=0).controller.clamped
 
 

@@ -19,14 +19,14 @@ TINY = {"data": "none", "size": 16, "images": 12, "factor": 4, "steps": 2, "batc
         "floor": 4, "blocks": 2, "noise": 3}  # fmt: skip
 
 
-def weights(method, group=None):
-    """All numbers of a method's networks after its run."""
+def weights(method, group=None, micro=1):
+    """All numbers of a method's networks after its run; `micro` batches a step."""
     g = torch.Generator().manual_seed(0)
     pixels = torch.randint(256, (12, 3, 16, 16), generator=g, dtype=torch.uint8)
     step = Step(Training(method, **TINY), seed=0)
     for net in step.nets.values():
         net.double()
-    fit(step, pixels, Fit(steps=2, batch=4, log_every=1), seed=0, config={}, group=group)
+    fit(step, pixels, Fit(steps=2, batch=4, micro=micro, log_every=1), seed=0, config={}, group=group)
     parts = [v.double() for net in step.nets.values() for v in net.state_dict().values()]
     return torch.cat([p.flatten() for p in parts])
 
@@ -68,3 +68,9 @@ def test_control_a_share_of_the_batch_has_other_statistics(monkeypatch):
         monkeypatch.setattr(room, "gathered", lambda codes: codes[: len(codes) // 2])
         assert float((weights(method) - whole).abs().max()) > 1e-6, method
         monkeypatch.undo()
+
+
+def test_control_srgans_moments_are_the_micro_batchs_own():
+    """Batch normalisation over halves moves most of SRGAN's numbers: that would be seen above."""
+    off = (weights("srgan", micro=2) - weights("srgan")).abs() > 1e-6
+    assert float(off.double().mean()) > 0.5

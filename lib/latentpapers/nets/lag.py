@@ -184,9 +184,9 @@ class Halving(nn.Module):
         self.first = conv(inputs, inputs)
         self.second = conv(4 * inputs, outputs)
 
-    def forward(self, image: Images, above: Maps | None, weight: float) -> Maps:
+    def forward(self, image: Images, above: Maps | None) -> Maps:
         y = _leaky(self.from_rgb(image))
-        y = y if above is None else y + weight * above
+        y = y if above is None else y + above
         return _leaky(self.second(F.pixel_unshuffle(_leaky(self.first(y)), 2)))
 
 
@@ -203,8 +203,9 @@ class Trunk(nn.Module):
         level = _level(level, len(self.stages))
         y: Maps | None = None
         for k in range(level, 0, -1):
-            weight = fade if k == level - 1 else 1.0
-            y = self.stages[k - 1](box_down(x, self.factor >> k), y, weight)
+            if k == level - 1 and fade != 1:
+                y = fade * y
+            y = self.stages[k - 1](box_down(x, self.factor >> k), y)
         return y
 
 

@@ -187,6 +187,10 @@ class Step(Task):
             if nets[0] in self.nets
         }
 
+    def blocks(self) -> list[nn.Module]:
+        """All networks, whole: every call of one has the same shape."""
+        return [*self.nets.values()]
+
     def before_step(self, step: int, images: int) -> float:
         every = self.job.halve_every
         return halved_at(step, tuple(range(every, step + 1, every))) if every else 1.0

@@ -116,7 +116,7 @@ class Training:
         prior_weight: draws z_i or E(x) to N(0, 1).
         feature_weight, adversarial_weight, features: of SRGAN; the feature network by name, or
             `none`.
-        flip, log_every, precision: of the engine.
+        flip, log_every, precision, compile: of the engine.
     """
 
     method: str
@@ -155,6 +155,7 @@ class Training:
     flip: bool = True
     log_every: int = 50
     precision: str = "fp32"
+    compile: bool = False
 
 
 def method_of(job: Training) -> Method:
@@ -279,6 +280,13 @@ class Step(Task):
             if any(n in self.nets for n in nets)
         }  # fmt: skip
 
+    def blocks(self) -> list[nn.Module]:
+        """The generator's blocks and stages and the critic's stages; the baselines have none."""
+        if self.method.network != "lag":
+            return []
+        generator, critic = self.nets["generator"], self.nets["critic"]
+        return [*generator.blocks, *generator.stages, *critic.trunk.stages]
+
     def before_step(self, step: int, images: int) -> float:
         """Sets the stage of growing. Each stage's Adam starts when its first gradient comes."""
         _, stage, self.fade = stage_at(images, self.stages)
@@ -376,7 +384,8 @@ class Step(Task):
 
         rho = ctx.uniform().to(real)
         job = self.job
-        return W.gradient_penalty(critic, real, fake, rho, norm=job.norm, target=job.target)
+        with ctx.uncompiled():
+            return W.gradient_penalty(critic, real, fake, rho, norm=job.norm, target=job.target)
 
     def shared(self, x: Images, y: Images, noise: Tensor, ctx: Context) -> Update:
         """Eqs 7 and 8 with the critic's pass over G(y, z) differentiated once.
@@ -667,6 +676,7 @@ def _fit(
         steps=job.steps, batch=job.batch, seconds=job.seconds, log_every=job.log_every,
         # an embedding belongs to one image, not to its mirror image
         flip=job.flip and method_of(job).latent != "embedding", precision=job.precision,
+        compile=job.compile,
     )  # fmt: skip
     fit(Step(job, seed, device, _features(job)), pixels, plan, seed=seed, config=job,
         path=state_of(path), device=device, group=group, progress=progress)  # fmt: skip

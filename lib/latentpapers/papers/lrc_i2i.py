@@ -5,7 +5,6 @@ source's details that reduces to y. The compared method, StarGAN v2, trains here
 data by the same engine.
 """
 
-import contextlib
 import math
 import statistics
 from collections.abc import Iterator
@@ -94,7 +93,7 @@ class Training:
         grey: compare brightness alone, with a grey target (the colour ablation).
         lr, ratio: of Adam (0, 0.99), and how much larger the discriminator's is (TTUR).
         ema: decay of the average that is used for outputs (lrc_i2i-e16).
-        flip, log_every, precision: of the engine.
+        flip, log_every, precision, compile: of the engine.
         style, latent, hidden: of StarGAN v2: lengths of its styles and latent vectors, width of its
             mapping network; 64, 16, 512 in its authors' code.
         style_cap: the most channels of its style encoder; 0: `cap`.
@@ -133,6 +132,7 @@ class Training:
     flip: bool = True
     log_every: int = 50
     precision: str = "fp32"
+    compile: bool = False
     style: int = 64
     latent: int = 16
     hidden: int = 512
@@ -262,6 +262,11 @@ class Step(Task):
             for name, rate in rates.items()
         }
 
+    def blocks(self) -> list[nn.Module]:
+        """The residual blocks of both networks."""
+        g, d = self.nets["generator"], self.nets["discriminator"]
+        return [*g.encoder, *g.decoder, *d.trunk, *d.joined]
+
     def before_step(self, step: int, images: int) -> float:
         """Refreshes all spectral norms once; every pass of the step then sees the same ones."""
         for net in self.nets.values():
@@ -324,7 +329,8 @@ class Step(Task):
             real, zeros = subspace.seen(p.x.detach(), p.y, real=True)
             if weight:
                 real.requires_grad_()
-                on_real = d(real, zeros)
+                with ctx.uncompiled():
+                    on_real = d(real, zeros)
             else:
                 with ctx.autocast():
                     on_real = d(real, zeros)
@@ -394,6 +400,13 @@ class StyleStep(Step):
             for name, groups in (("generator", makers), ("discriminator", judge))
         }
 
+    def blocks(self) -> list[nn.Module]:
+        """The residual blocks of all networks that have any."""
+        nets = self.nets
+        trunks = [*nets["style"].shared, *nets["discriminator"].main]
+        residual = [m for m in trunks if isinstance(m, stargan_v2.ResBlock)]
+        return [*nets["generator"].encode, *nets["generator"].decode, *residual]
+
     def updates(self, batch: Bytes, ctx: Context) -> Iterator[Update]:
         """The four updates; the last one's styles are constants, which changes no gradient of G."""
         like = next(self.nets["generator"].parameters())
@@ -427,7 +440,7 @@ class StyleStep(Step):
         with torch.no_grad(), ctx.autocast():
             fake = self.nets["generator"](x, style)
         real = x.detach().requires_grad_(bool(weight))
-        with contextlib.nullcontext() if weight else ctx.autocast():
+        with ctx.uncompiled() if weight else ctx.autocast():
             on_real = judge(real)
         with ctx.autocast():
             on_fake = judge(fake)
@@ -944,7 +957,7 @@ def _fit(
     pixels = data.load(job.data, size=job.size, split="train", n=job.images).pixels
     plan = Fit(
         steps=job.steps, batch=job.batch, seconds=job.seconds, log_every=job.log_every,
-        flip=job.flip, precision=job.precision,
+        flip=job.flip, precision=job.precision, compile=job.compile,
     )  # fmt: skip
     fit(STEPS[job.method](job, seed, device), pixels, plan, seed=seed, config=job,
         path=state_of(path), device=device, group=group, progress=progress)  # fmt: skip

@@ -221,9 +221,9 @@ class Step(Task):
         """Section 4.1: halved at fixed steps."""
         return halved_at(step, self.job.halve_at)
 
-    def forward(self, lr: Images) -> Images:
-        """G(z): the part of a step that `torch.compile` takes."""
-        return self.nets["generator"](lr)
+    def blocks(self) -> list[nn.Module]:
+        """The generator's trunk: nine tenths of a step's operations."""
+        return [*self.nets["generator"].body]
 
     def crops(self, ctx: Context) -> tuple[Images, Images]:
         """This micro-batch's high and low resolution crops, in [0, 1]."""
@@ -242,7 +242,7 @@ class Step(Task):
             yield self.separate(hr, lr, ctx)
             return
         with ctx.autocast():
-            fake = self.forward(lr)
+            fake = self.nets["generator"](lr)
         # in fp32, or the gradients of the four terms would be added in bf16 and mu's be rounded off
         fake = _full(fake)
         with ctx.autocast():
@@ -256,7 +256,7 @@ class Step(Task):
     def separate(self, hr: Images, lr: Images, ctx: Context) -> Update:
         """Section 4.1: G maps low to high resolution and L high to low, both with L1."""
         with ctx.autocast():
-            pixel = (self.forward(lr) - hr).abs().mean()
+            pixel = (self.nets["generator"](lr) - hr).abs().mean()
             code = (self.nets["encoder"](hr) - lr).abs().mean()
         ctx.log(pixel=pixel, code=code)
         return {"generator": pixel, "encoder": code}

@@ -5,6 +5,7 @@ position. A resumed run, a run in two processes and a run in micro-batches see t
 """
 
 import contextlib
+import sys
 from dataclasses import dataclass, field
 
 import torch
@@ -71,6 +72,13 @@ class Context:
     def full_precision(self) -> contextlib.AbstractContextManager:
         """fp32 inside an autocast region, for penalties."""
         return torch.autocast(self.device.type, enabled=False)
+
+    def uncompiled(self) -> contextlib.AbstractContextManager:
+        """Compiled modules run as written, for penalties: `torch.compile` gives a function one
+        derivative, and a penalty on slopes needs two."""
+        if "torch._dynamo" not in sys.modules:  # nothing was compiled; the import takes seconds
+            return contextlib.nullcontext()
+        return torch.compiler.set_stance("force_eager")
 
 
 class Sampler:

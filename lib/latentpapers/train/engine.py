@@ -32,6 +32,7 @@ class Given:
 
 
 PRECISIONS = ("fp32", "bf16")
+COMPILATIONS = 256  # of one function at most, as torch has it for all functions together
 Update = dict[str, Tensor | Given]  # simultaneous updates: optimiser name -> its loss
 
 
@@ -53,6 +54,11 @@ class Task:
     def updates(self, batch: Bytes, ctx: Context) -> Iterator[Update]:
         """Yields groups of simultaneous losses; resumes after the engine has stepped them."""
         raise NotImplementedError
+
+    def blocks(self) -> list[nn.Module]:
+        """What `compile` compiles, one by one: repeated parts, so that one compilation serves all
+        those of a shape, in later trainings of the same process too."""
+        return []
 
     def before_step(self, step: int, images: int) -> float:
         """Called first in every step: grows networks, returns the learning-rate factor.
@@ -89,7 +95,7 @@ class Fit:
         save_every: steps between checkpoints; 0: at the end alone.
         flip: mirror half of the images.
         precision: fp32 | bf16.
-        compile: `torch.compile` the task's method `forward`; an error if it has none.
+        compile: `torch.compile` the task's blocks; an error if it names none.
     """
 
     steps: int
@@ -166,8 +172,29 @@ def fit(
     run = _prepare(task, data, plan, seed, config, path, torch.device(device), group or single())
     if path is not None and Path(path).exists():
         _restore(run)
-    _loop(run, progress)
+    with compiled(task) if plan.compile else contextlib.nullcontext():
+        _loop(run, progress)
     return run.history
+
+
+@contextlib.contextmanager
+def compiled(task: Task) -> Iterator[None]:
+    """Within, the task's blocks are compiled as their shapes come; calls outside run as written.
+
+    A function is compiled for every size and width of a preset's networks, which torch's limit
+    of 8 would end.
+    """
+    import torch.compiler.config as compiler  # imports the compiler: seconds
+
+    blocks = task.blocks()
+    for block in blocks:
+        block.compile(dynamic=False, fullgraph=True)
+    try:
+        with compiler.patch(recompile_limit=COMPILATIONS):
+            yield
+    finally:
+        for block in blocks:
+            block._compiled_call_impl = None
 
 
 def _loop(run: _Run, progress: Callable[..., None] | None) -> None:
@@ -207,8 +234,6 @@ def _prepare(
     _refuse_impossible(task, data, plan, group)
     for net in task.nets.values():
         net.to(device, memory_format=torch.channels_last)
-    if plan.compile:
-        task.forward = torch.compile(task.forward)
     averages = {name: _average(task.nets[name], decay) for name, decay in task.ema.items()}
     return _Run(
         task, data.to(device), plan, seed, configs.as_dict(config), path and Path(path), group,
@@ -228,7 +253,7 @@ def _refuse_impossible(task: Task, data: Bytes, plan: Fit, group: Group) -> None
         raise UserError(f"training images must be uint8, (N, C, H, W) with N >= 1, not {what}.")
     if plan.precision not in PRECISIONS:
         raise UnknownName("precision", plan.precision, PRECISIONS)
-    if plan.compile and not hasattr(task, "forward"):
+    if plan.compile and not task.blocks():
         raise UserError("this training has no compiled form; leave `compile` off.")
 
 
