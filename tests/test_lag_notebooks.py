@@ -57,7 +57,10 @@ def test_an_uploaded_picture_becomes_number_0_and_nothing_else_changes(page):
     names, box = page
     before = names["pixels"].clone()
     values = np.random.default_rng(0).integers(0, 256, (64, 96, 3), dtype=np.uint8)
+    slider = box.view.sliders["image"]
+    slider.value = 5
     choose(box, encoded(values))
+    assert slider.value == 0  # the picture is shown at once
     middle = torch.tensor(values[:, 16:80].copy()).permute(2, 0, 1)[None]
     expected = lp.data.resize(middle, 32)  # an area average: 2 x 2 pixels
     assert torch.equal(names["pixels"][:1], expected)
