@@ -225,6 +225,9 @@ def test_a_shipped_checkpoint_may_be_one_of_several_seeds(bed):
     run = notebook.begin("avae", "3_tables")
     assert run.checkpoint("ours", seed=1).name == "ours_s1.safetensors"
     assert run.checkpoint("ours", seed=0).name == "ours.safetensors"
+    (folder / "ours.safetensors").unlink()
+    with pytest.raises(Missing, match=r"missing; what is shipped of it: SEEDS=1\.$"):
+        run.checkpoint("ours", seed=2)
 
 
 def test_a_network_outside_the_plan_is_not_read(bed, monkeypatch):

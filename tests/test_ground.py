@@ -134,6 +134,15 @@ def test_named_and_preset_tables():
         config.checked_preset({"quick": 1}, "big")
 
 
+def test_of_many_names_the_nearest_are_told():
+    names = [f"lag/run_{n}" for n in range(100)] + ["lag/faces_x8_s0"]
+    with pytest.raises(UnknownName) as caught:
+        config.named("checkpoint", "lag/faces_x8", names)
+    said = str(caught.value)
+    assert said.startswith("unknown checkpoint 'lag/faces_x8'; nearest: lag/faces_x8_s0, ")
+    assert said.endswith("; and 96 more.")
+
+
 def test_reading_is_tracked_field_by_field():
     tracked = config.Tracked(Outer())
     names = ["name", "inner.width", "inner.rate", "runs.one.width", "seeds"]

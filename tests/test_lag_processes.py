@@ -26,7 +26,14 @@ def weights(method, group=None, micro=1):
     step = Step(Training(method, **TINY), seed=0)
     for net in step.nets.values():
         net.double()
-    fit(step, pixels, Fit(steps=2, batch=4, micro=micro, log_every=1), seed=0, config={}, group=group)
+    fit(
+        step,
+        pixels,
+        Fit(steps=2, batch=4, micro=micro, log_every=1),
+        seed=0,
+        config={},
+        group=group,
+    )
     parts = [v.double() for net in step.nets.values() for v in net.state_dict().values()]
     return torch.cat([p.flatten() for p in parts])
 

@@ -5,12 +5,22 @@ class UserError(Exception):
     """Something the user can mend. The command line prints its text alone and exits with 2."""
 
 
+_LISTED = 30  # names in one sentence
+
+
 class UnknownName(UserError):
     """A paper, preset, parameter, data set or checkpoint that does not exist."""
 
     def __init__(self, kind: str, name: object, known: object) -> None:
-        choices = ", ".join(sorted(str(k) for k in known))
-        super().__init__(f"unknown {kind} {name!r}; known: {choices}.")
+        choices = sorted(str(k) for k in known)
+        if len(choices) > _LISTED:
+            import difflib
+
+            near = difflib.get_close_matches(str(name), choices, n=5, cutoff=0.0)
+            more = f"{len(choices) - len(near)} more"
+            super().__init__(f"unknown {kind} {name!r}; nearest: {', '.join(near)}; and {more}.")
+        else:
+            super().__init__(f"unknown {kind} {name!r}; known: {', '.join(choices)}.")
 
 
 class Missing(UserError):

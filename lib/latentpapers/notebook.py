@@ -450,6 +450,9 @@ class Run:
             of_seed = folder / f"{name}_s{seed}.safetensors"
             file = of_seed if of_seed.is_file() else folder / f"{name}.safetensors"
             remedy = "a complete checkout holds it: `git checkout -- results/checkpoints`"
+            seeds = [p.stem.rpartition("_s")[2] for p in sorted(folder.glob(f"{name}_s[0-9]*"))]
+            if seeds and str(seed) not in seeds:
+                remedy = f"what is shipped of it: SEEDS={','.join(seeds)}"
         else:
             job = job_folder(self.preset, paper, TRAINING, seed, self.run_id)
             file = job / "checkpoints" / f"{name}.safetensors"

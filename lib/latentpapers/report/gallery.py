@@ -253,7 +253,12 @@ def _verdicts(result: sources.Results, id: str, book: Any) -> str:
         suffix = f" ({', '.join(entry['suffixes'])})" if entry.get("suffixes") else ""
         words = chip(entry["verdict"] + suffix, kind)
         lines.append(
-            [f"[{esc(claim.id)}](index.md)", esc(claim.text), words, esc(entry["sentence"])]
+            [
+                f"[{esc(claim.id)}](index.md#{reviewer.anchor(claim)})",
+                esc(claim.text),
+                words,
+                esc(entry["sentence"]),
+            ]
         )
     head = ["claim", "what the paper says", "verdict", "evidence"]
     return f":::{{div}} claims\n{table(head, lines)}\n:::" if lines else ""

@@ -6,9 +6,13 @@ Every function gives MyST Markdown and is pure in (ledgers, results).
 import html
 from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from latentpapers.report import pages, sources
 from latentpapers.report.myst import chip, esc, table
+
+if TYPE_CHECKING:
+    from latentpapers.ledger.schemas import Claim
 
 LEGEND = (
     ("held", "held", "our interval supports the claim"),
@@ -109,7 +113,7 @@ def _missing(judged: Judged) -> str:
     groups: dict[str, list[str]] = {}
     mine = [(p, j) for p, entries in judged.items() for j in entries if j.kind == "untestable"]
     for paper, j in mine:
-        named = f"[{esc(j.claim.id)}]({paper}/index.md)"
+        named = f"[{esc(j.claim.id)}]({paper}/index.md#{anchor(j.claim)})"
         groups.setdefault(pages.missing_of(j), []).append(named)
     order = sorted(groups, key=lambda why: (-len(groups[why]), why))
     lines = [[esc(why), ", ".join(groups[why])] for why in order]
@@ -132,10 +136,11 @@ def _unrun(judged: Judged, presets: tuple[str, ...]) -> str:
 
 
 def claims(entries: Iterable[tuple[str, sources.Judged]], *, link: bool = True) -> str:
-    """A table of claims with verdict and evidence; `link` leads from the id to the paper's page."""
+    """A table of claims with verdict and evidence; `link` leads from an id to its paper's page."""
     lines = []
     for paper, j in entries:
-        name = f"[{esc(j.claim.id)}]({paper}/index.md)" if link else f"[{esc(j.claim.id)}]{{.id}}"
+        here, there = f"{{.id #{anchor(j.claim)}}}", f"({paper}/index.md#{anchor(j.claim)})"
+        name = f"[{esc(j.claim.id)}]" + (there if link else here)
         said = f"{esc(j.claim.text)} ({esc(j.claim.where)})"
         lines.append([name, said, chip(j.text, j.kind), j.preset, esc(j.sentence)])
     if not lines:
@@ -210,11 +215,16 @@ def _row(paper: str, j: sources.Judged) -> str:
     said = f"{html.escape(j.claim.text)} <i>{html.escape(j.claim.where)}</i>"
     preset = f" <code>{j.preset}</code>" if j.preset else ""
     return (
-        f'<tr id="{_attr(j.claim.id)}" {data}><td><a href="{paper}/index.html">'
+        f'<tr id="{_attr(j.claim.id)}" {data}><td><a href="{paper}/index.html#{anchor(j.claim)}">'
         f"{html.escape(j.claim.id)}</a></td><td>{said}</td>"
         f'<td><span class="chip chip-{j.kind}">{html.escape(j.text)}</span>{preset}</td>'
         f"<td>{html.escape(j.sentence)}</td></tr>"
     )
+
+
+def anchor(claim: "Claim") -> str:
+    """Of a claim's row on its paper's page: Sphinx knows no underscores in ids."""
+    return claim.id.replace("_", "-")
 
 
 def _attr(text: str) -> str:

@@ -215,6 +215,7 @@ class Runs:
             job, seed=args.seed, path=path, device=args.device, only=only, bits=bits,
             curved=args.curve, progress=print_progress,
         )  # fmt: skip
+        print(f"{path}: {_images(path):,} images seen")  # all there is to say of a finished run
         return 0
 
     def _parser(self) -> argparse.ArgumentParser:
