@@ -823,7 +823,7 @@ READINGS: dict[str, dict[str, Any]] = {
 SHIPPED: dict[str, Training] = {
     "faces_lrc": Training("lrc", **{**_FACES, **_CPU}, low=8, steps=9000, log_every=25),
     "drawn_lrc": Training("lrc", "drawn-faces", 64, 4000, 8, 900, **_SMALL),
-    "cats_lrc": Training("lrc", "cats", 64, 4618, 8, 1000, **_CPU),
+    "cats_lrc": Training("lrc", "cats", 64, 4618, 8, 9000, log_every=25, **_CPU),
     **{
         name: Training("lrc", **{**_FACES, **_SMALL}, low=low, steps=500)
         for name, low in SWEEP.items()
@@ -843,7 +843,8 @@ SHIPPED: dict[str, Training] = {
     "cats_stargan_v2": Training(
         "stargan_v2",
         **{**_TINY, **_STYLE, "cap": 48, "discriminator_width": 16},
-        data="cats", size=64, images=4618, low=8, steps=720, style=32, hidden=64, style_cap=32,
+        data="cats", size=64, images=4618, low=8, steps=6480, style=32, hidden=64, style_cap=32,
+        log_every=25,
     ),
 }  # fmt: skip
 
