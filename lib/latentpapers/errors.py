@@ -5,7 +5,7 @@ class UserError(Exception):
     """Something the user can mend. The command line prints its text alone and exits with 2."""
 
 
-_LISTED = 30  # names in one sentence
+_LISTED = 60  # names that one sentence can hold
 
 
 class UnknownName(UserError):
