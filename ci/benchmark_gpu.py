@@ -205,7 +205,7 @@ def agreements() -> Iterator[Line]:
 
 
 def critics() -> float:
-    """LAG's critic on real images: its largest change by bf16, in standard deviations of it."""
+    """The largest change of the critic's output by bf16, in standard deviations over images."""
     job = job_of(lag, "faces_x8")
     step = task_of(lag, job)
     net = step.nets["critic"].to(DEVICE, memory_format=torch.channels_last)
