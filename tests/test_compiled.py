@@ -40,6 +40,8 @@ CASES = {
                     "noise": 3}),
     "lag grown": ("lag", {**PATCH, "method": "lag", "factor": 4, "width": 8, "floor": 4,
                           "blocks": 2, "noise": 3, "phase": 8}),
+    "lag spectral": ("lag", {**PATCH, "method": "lag_relativistic", "factor": 4, "width": 8,
+                             "floor": 4, "blocks": 2, "noise": 3}),
     "lrc": ("lrc_i2i", {**PATCH, "method": "lrc", "low": 4, "width": 4, "cap": 8,
                         "discriminator_width": 4, "gamma": 10.0}),
     "stargan_v2": ("lrc_i2i", {**PATCH, "method": "stargan_v2", "size": 32, "low": 4, "width": 4,

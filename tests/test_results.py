@@ -145,6 +145,7 @@ def effects():
 
 @pytest.mark.parametrize(("paper", "text"), list(effects()))
 def test_numbers_of_an_erratums_effect_were_measured(paper, text):
+    """Those that stand there with an interval; a bare number is somebody's to read again."""
     known = measured(paper)
     assert [three for three in stated(text) if not is_measured(three, known)] == []
 
