@@ -226,8 +226,12 @@ def memory() -> Iterator[Line]:
     torch.cuda.reset_peak_memory_stats() if GPU else None
     fit(task_of(lag, job), images(job, job.batch), Fit(2, job.batch, precision=job.precision),
         seed=0, config=job, device=DEVICE)  # fmt: skip
-    peak = torch.cuda.max_memory_allocated() / 1e9 if GPU else 0.0
-    yield Line("lag", "paper preset, 128 px, batch 16: peak memory", peak, "GB", 16.0, False)
+    yield Line("lag", "paper preset, 128 px, batch 16: peak memory", allocated(), "GB", 16.0, False)
+
+
+def allocated() -> float:
+    """Peak memory since it was last reset, in GB; 0 on the CPU, which does not count it."""
+    return torch.cuda.max_memory_allocated() / 1e9 if GPU else 0.0
 
 
 def searches(share: int = 10) -> Iterator[Line]:
@@ -266,9 +270,11 @@ def searches(share: int = 10) -> Iterator[Line]:
         torch.cuda.synchronize() if GPU else None
 
     method.search(pair, z0[: how.batch], candidates, how)  # warms up
+    torch.cuda.reset_peak_memory_stats() if GPU else None
     whole, each = (clocked(call) * share for call in (together, alone))
     yield Line("diamond", f"{n} latents, three stages", whole, "s", 180.0, False)
     yield Line("diamond", "together / one by one: times as fast", each / 2 * n / whole, "", 8.0)
+    yield Line("diamond", f"{how.chunk} at once: peak memory", allocated(), "GB", 8.0, False)
 
 
 def clocked(call: Callable[[], object]) -> float:

@@ -247,6 +247,21 @@ def test_a_free_k_is_eq_12_itself():
     assert [float(clamped.step(x)) for x in errors(*values)] != by_hand
 
 
+def test_by_position_k_is_the_textbooks_sum_of_three_parts():
+    """Binary fractions: sums are exact. Eq 12's increments remember what the bound cut off."""
+    values, gains = (0.25, 0.125, -2, 0.25), Gains(1.0, 0.5, 0.25)
+    e = [values[0], *values]  # e_0 = e_1
+    by_hand = [sum(values[:t]) + 0.5 * e[t] + 0.25 * (e[t] - e[t - 1]) for t in range(1, 5)]
+    textbook = Controller(gains, positional=True)
+    assert [float(textbook.step(x)) for x in errors(*values)] == [
+        max(0, min(1, k)) for k in by_hand
+    ]
+    alone = Gains(0.0, 1.0, 0.0)
+    by_parts, by_increments = (Controller(alone, positional=p) for p in (True, False))
+    ends = [[float(c.step(x)) for x in errors(0.25, -2, -1)] for c in (by_parts, by_increments)]
+    assert ends == [[0.25, 0, 0], [0, 0, 1]]  # k = 1 while the error is negative
+
+
 def test_inside_the_interval_both_controllers_agree():
     small = errors(*torch.randn(20, generator=torch.Generator().manual_seed(0)) / 100)
     one, other = (Controller(Gains(0.1, 0.2, 0.3), k=0.5, clamped=c) for c in (True, False))
@@ -271,6 +286,15 @@ def test_a_controller_resumes_from_its_state(clamped):
     for e in values[6:]:
         assert torch.equal(one.step(e), other.step(e))
     assert (0 <= float(one.k) <= 1) is clamped  # errors of this size lead out
+
+
+def test_a_controller_by_position_resumes_with_its_sum():
+    one, other = (Controller(Gains(0.1, 0.2, 0.3), positional=True) for _ in range(2))
+    for e in errors(0.5, 0.25, 1.0):
+        one.step(e)
+    other.load_state_dict(one.state_dict())
+    assert torch.equal(one.step(torch.tensor(0.5)), other.step(torch.tensor(0.5)))
+    assert float(other.total) == 2.25
 
 
 def plant(reading, gains, steps=4000):
@@ -345,6 +369,8 @@ def test_an_unknown_reading_is_refused():
 def test_readings_change_one_thing_and_shipped_cards_name_their_run():
     runs = avae.SHIPPED
     changed = {"printed": "eq11", "free": "eq12", "kl_mean": "kl", "kl_sum": "kl"}
+    lines = config.difference(runs["ablation_p"], runs["ablation_p_textbook"])
+    assert [line.split(":")[0] for line in lines] == ["eq12"]
     for name, own in changed.items():
         lines = config.difference(runs["ablation_avae"], runs[f"ablation_{name}"])
         assert {line.split(":")[0] for line in lines} - {"log_every"} == {own}

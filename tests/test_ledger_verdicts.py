@@ -431,3 +431,10 @@ def test_every_claim_of_avae_gets_a_verdict():
 
 def test_the_ref_of_a_number_is_the_paper_cell():
     assert ledger.load("avae").cell(Ref(**ref(AVAE))).value == 6.8
+
+
+def test_a_narrow_interval_shows_on_which_side_of_the_limit_it_ends():
+    """Four digits would print 1.0002 as 1, the limit itself."""
+    assert verdicts.Interval(0.99974, 0.99922, 1.00024).text() == "0.99974 [0.99922, 1.0002]"
+    assert verdicts.Interval(0.03503, -0.1173, 0.1874).text() == "0.03503 [-0.1173, 0.1874]"
+    assert verdicts.Interval(-0.0, -1.0, 5.0).text() == "0 [-1, 5]"

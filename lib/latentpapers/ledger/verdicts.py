@@ -77,7 +77,11 @@ class Interval:
         """`0.52 [0.31, 0.73]`; the value alone if it is exact or has no interval."""
         if not self.known or self.lo == self.hi:
             return _digits(self.value)
-        return f"{_digits(self.value)} [{_digits(self.lo)}, {_digits(self.hi)}]"
+        # Four digits, or as many as show two of the width: 1.0002 beside a limit of 1 is no 1
+        size, width = (x or 1.0 for x in (max(abs(self.lo), abs(self.hi)), self.hi - self.lo))
+        digits = max(4, 2 + math.floor(math.log10(size)) - math.floor(math.log10(width)))
+        value, low, high = (f"{x + 0.0:.{digits}g}" for x in (self.value, self.lo, self.hi))
+        return f"{value} [{low}, {high}]"
 
     def __neg__(self) -> "Interval":
         flip = [None if x is None else -x for x in (self.hi, self.lo)]

@@ -69,6 +69,24 @@ def gain_update(
     )
 
 
+def gain_by_position(
+    total: Number, error: Number, previous: Number, gains: tuple[float, float, float]
+) -> Number:
+    """k_t = l1 sum(e) + l2 e_t + l3 (e_t - e_{t-1}), not clamped: a textbook's controller.
+
+    Without bounds it is eq 12 summed up, but for a constant from the first step. With bounds it is
+    another: what a bound cuts off here returns with the error, eq 12's increments forget it
+    (erratum avae-e12).
+
+    Args:
+        total: the sum of all errors, e_t's included.
+        error, previous: e_t, e_{t-1}.
+        gains: integral, proportional, derivative.
+    """
+    integral, proportional, derivative = gains
+    return integral * total + proportional * error + derivative * (error - previous)
+
+
 def convergence_measure(
     real: Number, fake: Number, recovered: Number, *, eta: float, alpha: float
 ) -> Number:
@@ -96,8 +114,9 @@ class Controller:
     """k and the last two errors, on the device of the losses (no synchronisation per step).
 
     k is clamped to [0, 1] after every update: the paper states no clamp, but its gains let k leave
-    the interval; BEGAN clamps. `clamped=False` leaves k as eq 12 gives it (erratum). On the first
-    step e_{t-1} = e_{t-2} = e_1, so that the differences start at zero instead of kicking k.
+    the interval; BEGAN clamps. `clamped=False` leaves k as eq 12 gives it, `positional=True` takes
+    k from `gain_by_position` and clamps it (erratum). On the first step e_{t-1} = e_{t-2} = e_1, so
+    that the differences start at zero instead of kicking k.
     """
 
     def __init__(
@@ -106,26 +125,36 @@ class Controller:
         *,
         k: float = 0.0,
         clamped: bool = True,
+        positional: bool = False,
         device: torch.device | str = "cpu",
     ) -> None:
         self.gains, self.clamped = gains or Gains(), clamped
         self.k = torch.tensor(float(k), device=device)
         self.errors = torch.full((2,), float("nan"), device=device)  # e_{t-1}, e_{t-2}
+        self.total = torch.zeros((), device=device) if positional else None
 
     def step(self, error: Scalar) -> Float[Tensor, ""]:
         """Takes e_t, returns k_t."""
         error = error.detach().to(self.k)
         previous, earlier = torch.where(self.errors.isnan(), error, self.errors)
-        update = gain_update(self.k, error, previous, earlier, self.gains.values())
+        gains = self.gains.values()
+        if self.total is None:
+            update = gain_update(self.k, error, previous, earlier, gains)
+        else:
+            self.total = self.total + error
+            update = gain_by_position(self.total, error, previous, gains)
         self.k = update.clamp(0, 1) if self.clamped else update
         self.errors = torch.stack([error, previous])
         return self.k
 
     def state_dict(self) -> dict[str, Any]:
         """Everything a resumed run needs."""
-        return {"k": self.k.clone(), "errors": self.errors.clone()}
+        state = {"k": self.k.clone(), "errors": self.errors.clone()}
+        return state if self.total is None else state | {"total": self.total.clone()}
 
     def load_state_dict(self, state: dict[str, Tensor]) -> None:
         """The inverse of `state_dict`."""
         self.k = state["k"].to(self.k)
         self.errors = state["errors"].to(self.errors)
+        if self.total is not None:
+            self.total = state["total"].to(self.total)

@@ -33,7 +33,7 @@ USES = {
         "tiny image $y$", "", "noise $z$ around\na centre $z = 0$",
         "$G(y, z)$:\nmany answers", "distances live in\nthe critic's code $P$"), (2, 4)),
     "lsrgan": Use("LSRGAN", (
-        "small image $z$", "$L$ reads $G(z)$\nback: Lipschitz",
+        "small image $z$", "$L$ codes $G(z)$\nand the truth",
         "the small image\nitself", "$G(z)$, ESRGAN", "relativistic critic\n+ features"), (1,)),
     "lrc_i2i": Use("LRC-I2I", (
         "image + tiny\ntarget", "features of the\nsource (PONO)", "the tiny target\n(SPAdaIN)",

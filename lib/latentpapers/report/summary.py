@@ -178,6 +178,12 @@ def _replaced(text: str, name: str, table: str, begin: str, end: str) -> str:
     return f"{head}{begin}\n{table}{end}{rest.partition(end)[2]}"
 
 
+def _told(judged: sources.Judged) -> str:
+    """A verdict, and the preset whose numbers decided it: not always the one on the page."""
+    decided = judged.kind in ("held", "failed", "undecided") and judged.preset
+    return f"**{judged.text}**" + (f" ({judged.preset})" if decided else "")
+
+
 _TITLE = re.compile(r"<!-- verdicts:begin ([\w\s-]+) -->.*?<!-- verdicts:end -->", re.DOTALL)
 
 
@@ -199,8 +205,8 @@ def with_verdicts(
     def block(match: re.Match[str]) -> str:
         ids = match.group(1).split()
         found = [named("claim", i, known) for i in ids]
-        lines = [[f"`{j.claim.id}`", _short(j.claim.text), f"**{j.text}**"] for j in found]
-        table = _table(["claim", "the paper says", "verdict here"], lines)
+        lines = [[f"`{j.claim.id}`", _short(j.claim.text), _told(j)] for j in found]
+        table = _table(["claim", "the paper says", "verdict (preset)"], lines)
         return f"<!-- verdicts:begin {' '.join(ids)} -->\n\n{table}\n\n<!-- verdicts:end -->"
 
     title["source"] = _TITLE.sub(block, "".join(title["source"])).splitlines(keepends=True)
