@@ -285,7 +285,8 @@ def test_train_writes_networks_with_a_card(tmp_path):
     assert model.card["images"] == 16 * 8
     x = diamond.sample(model, 6, 0)
     assert x.shape == (6, 3, 16, 16)
-    assert torch.equal(x[:2], diamond.sample(model, 2, 0))
+    # not equal: kernels sum in another order for another batch size
+    torch.testing.assert_close(x[:2], diamond.sample(model, 2, 0), atol=1e-4, rtol=0)
     assert not torch.equal(x, diamond.sample(model, 6, 0, net="generator_raw"))
     label = diamond.scale_of(model, "quick", "cpu", (0,)).text()
     assert "128 images seen" in label

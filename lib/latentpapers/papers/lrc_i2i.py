@@ -832,7 +832,7 @@ SHIPPED: dict[str, Training] = {
         name: Training("lrc", **{**_FACES, **_SMALL, **changed}, low=8, steps=500)
         for name, changed in (REMEDIES | ABLATIONS | READINGS).items()
     },
-    "churches_lrc": Training("lrc", "churches", 64, 3227, 8, 500, **_SMALL),
+    "churches_lrc": Training("lrc", "churches", 64, 3227, 8, 4500, **_SMALL),
     # as many core-minutes as faces_lrc; its two networks fit 0.7 MB
     "faces_stargan_v2": Training(
         "stargan_v2",
