@@ -442,6 +442,8 @@ def lines(*rows):
         (row(1.0, lo=0.9, hi=1.1), row(1.3, lo=0.95, hi=1.6), "within"),
         (row(1.0, lo=0.9, hi=1.1), row(1.3, lo=1.2, hi=1.4), "differ"),
         (row(1.0), row(1.00005), "within"),
+        (row(4e-16), row(2e-15), "within"),  # nothing but rounding
+        (row(4e-12), row(2e-11), "differ"),
         (row(1.0), row(1.001), "differ"),
         (row(1.0), row(1.00005, n=2), "differ"),
         (row(1.0), None, "differ"),
@@ -453,6 +455,30 @@ def test_numbers_are_compared_by_their_intervals(tmp_path, old, new, verdict):
     result = collect.compare(tmp_path, lines(*filter(None, [new])))
     counts = {k: len(getattr(result, k)) for k in ("equal", "within", "differ")}
     assert counts == {"equal": 0, "within": 0, "differ": 0} | {verdict: 1}
+
+
+def test_another_kind_of_cpu_is_told_and_its_rounding_is_no_failure(tmp_path):
+    (tmp_path / "metrics.jsonl").write_bytes(lines(row(1.0))["metrics.jsonl"])
+    for kind, foreign in ((collect.processor(), False), ("abacus", True), (None, False)):
+        (tmp_path / "manifest.json").write_text(json.dumps({"processor": kind}))
+        result = collect.compare(tmp_path, lines(row(2.0)))
+        found = {p: collect.Collected(p, "avae", result, None).red for p in ("quick", "gpu")}
+        assert found == {"quick": not foreign, "gpu": False}
+        assert ("another kind of CPU" in result.text()) is foreign
+    same = collect.compare(tmp_path, lines(row(1.0)))
+    assert "kind" not in same.text()
+
+
+def test_the_kind_of_cpu_is_its_maker_and_what_sums(tmp_path):
+    page = tmp_path / "cpuinfo"
+    page.write_text("vendor_id\t: A\nmodel name\t: A 1\nflags\t\t: fpu sse avx2 avx fma\n\n" * 2)
+    one = collect.processor(page)
+    assert one.split()[1:] == ["A", "avx", "avx2", "fma"]
+    page.write_text(page.read_text().replace("A 1", "A 2"))
+    assert collect.processor(page) == one
+    page.write_text(page.read_text().replace("avx2", "avx2 avx512f"))
+    assert collect.processor(page) != one
+    assert collect.processor(tmp_path / "none").split()[0]
 
 
 def npz(**arrays):

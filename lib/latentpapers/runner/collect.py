@@ -9,6 +9,7 @@ import dataclasses
 import io
 import json
 import math
+import platform
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -19,8 +20,10 @@ from latentpapers.runner import scrub
 from latentpapers.runner.plan import Job, Plan, Request, jobs
 from latentpapers.runner.pool import order, pooled
 
-# Another CPU sums float32 in another order; a number without an interval may move this much.
+# Another CPU sums float32 in another order; a number without an interval may move this much,
 ROUNDING = 1e-4
+# and what is zero but for the rounding of float64 may become any other such number.
+NOTHING = 1e-12
 # The same for a figure's arrays: root mean square of the difference over that of the data.
 FIGURE_ROUNDING = 1e-2
 
@@ -33,6 +36,7 @@ class Comparison:
     within: list[str] = dataclasses.field(default_factory=list)
     differ: list[str] = dataclasses.field(default_factory=list)
     committed: bool = True
+    foreign: bool = False  # the committed ones were made on another kind of CPU
 
     @property
     def same(self) -> bool:
@@ -44,7 +48,14 @@ class Comparison:
         if not self.committed:
             return "nothing is committed yet to compare with"
         counts = f"{len(self.equal)} bit-equal, {len(self.within)} within interval"
-        return f"compared with the committed results: {counts}, {len(self.differ)} differ"
+        text = f"compared with the committed results: {counts}, {len(self.differ)} differ"
+        return text + _FOREIGN * (self.foreign and not self.same)
+
+
+_FOREIGN = (
+    "; they were made on another kind of CPU, whose rounding what is trained or searched inside a "
+    "notebook carries beyond an interval"
+)
 
 
 @dataclasses.dataclass
@@ -58,8 +69,10 @@ class Collected:
 
     @property
     def red(self) -> bool:
-        """Quick results that moved beyond their intervals; elsewhere seeds and GPUs may differ."""
-        return self.preset == "quick" and bool(self.comparison.differ)
+        """Quick results that moved beyond their intervals on the kind of CPU that made the
+        committed ones; elsewhere CPUs, seeds and GPUs may differ."""
+        comparison = self.comparison
+        return self.preset == "quick" and bool(comparison.differ) and not comparison.foreign
 
 
 def collect(request: Request, paper: str, *, refresh: bool = False) -> Collected:
@@ -187,6 +200,7 @@ def _manifest(plan: Plan, paper: str, request: Request, files: dict[str, bytes])
         "preset": request.preset,
         "seeds": list(request.seeds),
         "commit": _git("rev-parse", "--short=12", "HEAD"),
+        "processor": processor(),
         "jobs": stamps,
         "files": {name: storage.sha256(content) for name, content in sorted(files.items())},
     })  # fmt: skip
@@ -232,7 +246,23 @@ def compare(folder: Path, files: dict[str, bytes]) -> Comparison:
     for name in sorted(figures):
         before = (folder / name).read_bytes() if (folder / name).is_file() else None
         getattr(result, _figure_verdict(before, files.get(name))).append(name)
+    manifest = folder / "manifest.json"
+    before = json.loads(manifest.read_bytes()).get("processor") if manifest.is_file() else None
+    result.foreign = before not in (None, processor())
     return result
+
+
+def processor(path: Path = Path("/proc/cpuinfo")) -> str:
+    """The kind of this machine's CPU, as far as it decides in which order kernels sum: its maker
+    and its vector instructions on Linux, else what Python knows."""
+    if not path.is_file():
+        return " ".join(filter(None, (platform.machine(), platform.processor())))
+    lines = [line.partition(":") for line in path.read_text(errors="replace").splitlines()]
+    told = {name.strip().lower(): text.strip() for name, _, text in reversed(lines)}
+    maker = told.get("vendor_id") or told.get("cpu implementer", "")
+    words = (told.get("flags") or told.get("features", "")).split()
+    vector = sorted(w for w in words if w.startswith(("avx", "amx", "fma", "asimd", "sve", "bf16")))
+    return " ".join([platform.machine(), maker, *vector])
 
 
 def _key(row: dict[str, Any]) -> tuple[Any, ...]:
@@ -244,7 +274,7 @@ def _verdict(old: dict[str, Any] | None, new: dict[str, Any] | None) -> str:
         return "differ"
     if old == new:
         return "equal"
-    rounding = ROUNDING * abs(old["value"])
+    rounding = max(NOTHING, ROUNDING * abs(old["value"]))
     close = abs(old["value"] - new["value"]) <= rounding
     inside = _inside(new["value"], old) or _inside(old["value"], new)
     same_setting = (old["n"], old["unit"]) == (new["n"], new["unit"])
