@@ -469,6 +469,20 @@ def test_another_kind_of_cpu_is_told_and_its_rounding_is_no_failure(tmp_path):
     assert "kind" not in same.text()
 
 
+@pytest.mark.parametrize(
+    "new", [None, row(1.0, n=2), row(1.0, unit="dB"), row(1.0, column="other")]
+)
+def test_control_no_cpu_excuses_a_row_that_went_or_is_of_another_setting(tmp_path, new):
+    (tmp_path / "metrics.jsonl").write_bytes(lines(row(1.0))["metrics.jsonl"])
+    (tmp_path / "manifest.json").write_text(json.dumps({"processor": "abacus"}))
+    result = collect.compare(tmp_path, lines(*filter(None, [new])))
+    assert collect.Collected("quick", "avae", result, None).red
+    (tmp_path / "figures").mkdir()
+    (tmp_path / "figures/fig_1.npz").write_bytes(npz(x=np.arange(4.0)))
+    gone = collect.compare(tmp_path, lines(row(1.0)))
+    assert collect.Collected("quick", "avae", gone, None).red
+
+
 def test_the_kind_of_cpu_is_its_maker_and_what_sums(tmp_path):
     page = tmp_path / "cpuinfo"
     page.write_text("vendor_id\t: A\nmodel name\t: A 1\nflags\t\t: fpu sse avx2 avx fma\n\n" * 2)

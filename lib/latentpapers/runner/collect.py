@@ -37,6 +37,7 @@ class Comparison:
     differ: list[str] = dataclasses.field(default_factory=list)
     committed: bool = True
     foreign: bool = False  # the committed ones were made on another kind of CPU
+    unlike: list[str] = dataclasses.field(default_factory=list)  # of `differ`: no rounding does it
 
     @property
     def same(self) -> bool:
@@ -69,10 +70,10 @@ class Collected:
 
     @property
     def red(self) -> bool:
-        """Quick results that moved beyond their intervals on the kind of CPU that made the
-        committed ones; elsewhere CPUs, seeds and GPUs may differ."""
-        comparison = self.comparison
-        return self.preset == "quick" and bool(comparison.differ) and not comparison.foreign
+        """Quick results that moved beyond their intervals; on another kind of CPU those alone that
+        came, went or have another n or unit. Elsewhere seeds and GPUs may differ."""
+        found = self.comparison
+        return self.preset == "quick" and bool(found.unlike if found.foreign else found.differ)
 
 
 def collect(request: Request, paper: str, *, refresh: bool = False) -> Collected:
@@ -241,11 +242,15 @@ def compare(folder: Path, files: dict[str, bytes]) -> Comparison:
     for key in sorted(old.keys() | new.keys(), key=str):
         name = " / ".join(str(part) for part in key)
         getattr(result, _verdict(old.get(key), new.get(key))).append(name)
+        if not _same_setting(old.get(key), new.get(key)):
+            result.unlike.append(name)
     figures = {n for n in files if n.endswith(".npz")}
     figures |= {p.relative_to(folder).as_posix() for p in folder.glob("figures/*.npz")}
     for name in sorted(figures):
         before = (folder / name).read_bytes() if (folder / name).is_file() else None
         getattr(result, _figure_verdict(before, files.get(name))).append(name)
+        if None in (before, files.get(name)):
+            result.unlike.append(name)
     manifest = folder / "manifest.json"
     before = json.loads(manifest.read_bytes()).get("processor") if manifest.is_file() else None
     result.foreign = before not in (None, processor())
@@ -277,8 +282,11 @@ def _verdict(old: dict[str, Any] | None, new: dict[str, Any] | None) -> str:
     rounding = max(NOTHING, ROUNDING * abs(old["value"]))
     close = abs(old["value"] - new["value"]) <= rounding
     inside = _inside(new["value"], old) or _inside(old["value"], new)
-    same_setting = (old["n"], old["unit"]) == (new["n"], new["unit"])
-    return "within" if same_setting and (close or inside) else "differ"
+    return "within" if _same_setting(old, new) and (close or inside) else "differ"
+
+
+def _same_setting(old: dict[str, Any] | None, new: dict[str, Any] | None) -> bool:
+    return bool(old and new) and (old["n"], old["unit"]) == (new["n"], new["unit"])
 
 
 def _inside(value: float, row: dict[str, Any]) -> bool:
