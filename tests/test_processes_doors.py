@@ -9,6 +9,7 @@ with two processes and meet the losses of one. `test_engine_processes` holds gra
 import os
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import nbformat
@@ -61,8 +62,8 @@ def by_notebook(folder: Path, processes: int) -> tuple[list[str], np.ndarray]:
     given = next(i for i, found in enumerate(tags) if "parameters" in found)
     changed = nbformat.v4.new_code_cell(f"out_dir = {str(folder)!r}")
     notebook.cells = [*cells[: given + 1], changed, *cells[given + 1 : last + 1]]
-    with (folder / "kernel.log").open("wb") as log:
-        kernel = manager(environment(processes), log)
+    with (folder / "kernel.log").open("wb") as log, tempfile.TemporaryDirectory() as sockets:
+        kernel = manager(environment(processes), log, Path(sockets))
         NotebookClient(notebook, km=kernel, timeout=400).execute(cwd=str(file.parent))
     return history(folder / "checkpoints" / "proof.state.safetensors")
 

@@ -7,12 +7,17 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 
+import nbformat
 import psutil
 import pytest
+from nbclient import NotebookClient
 from runner_bed import RECORD, Bed
+
+from latentpapers.runner.kernels import manager
 
 pytestmark = pytest.mark.kernel
 RUN = ("run", "--paper", "avae")
@@ -241,6 +246,18 @@ def test_a_kernel_dies_with_its_runner(bed):
     os.kill(running.pid, signal.SIGKILL)
     running.wait()
     wait_for(lambda: not kernels(bed), 15)
+
+
+@pytest.mark.parametrize(("letters", "spoken"), [(1, "ipc"), (120, "tcp")])
+def test_a_kernel_is_reached_without_ports_where_names_allow_it(tmp_path, letters, spoken):
+    """Two jobs that start at once can pick one port; the sockets of a folder belong to one."""
+    asked = "from ipykernel.kernelapp import IPKernelApp\nIPKernelApp.instance().transport"
+    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(asked)])
+    with tempfile.TemporaryDirectory() as short, (tmp_path / "log").open("wb") as log:
+        folder = Path(short) / ("f" * letters)
+        folder.mkdir()
+        NotebookClient(notebook, km=manager(dict(os.environ), log, folder)).execute()
+    assert notebook.cells[0].outputs[0]["data"]["text/plain"] == f"'{spoken}'"
 
 
 def test_checkpoints_of_other_training_code_are_put_aside(bed):

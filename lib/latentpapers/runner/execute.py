@@ -127,7 +127,7 @@ def _papermill(job: Job, source: Any, draft: Path, values: dict[str, Any], scrat
             values,
             kernel_name="python3",
             language="python",
-            km=manager(environment(job, scratch), log),
+            km=manager(environment(job, scratch), log, scratch),
             progress_bar=False,
             request_save_on_cell_execute=False,
             cwd=job.source.parent,
