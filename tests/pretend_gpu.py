@@ -238,6 +238,16 @@ class _Generator(_generator):
         return made
 
 
+_group = torch.optim.Optimizer._group_tensors_by_device_and_dtype
+
+
+def _grouped(lists: list[list[Tensor]], with_indices: bool = False) -> dict[Any, Any]:
+    """Optimisers ask, below Python, where their parameters are: on the pretended GPU, too."""
+    away = any(isinstance(t, Away) for t in lists[0])
+    found = _group(lists, with_indices)
+    return {(AWAY if away else device, kind): rest for (device, kind), rest in found.items()}
+
+
 _KEPT: list[torch.Generator] = []
 _autocast = torch.autocast
 
@@ -265,6 +275,7 @@ def _patches() -> dict[str, Any]:
         "torch.cuda.is_bf16_supported": lambda *_: True,
         "torch.cuda.is_current_stream_capturing": lambda: False,
         "torch.accelerator.current_stream": lambda *_: mock.Mock(is_capturing=lambda: False),
+        "torch.optim.Optimizer._group_tensors_by_device_and_dtype": staticmethod(_grouped),
         "torch.Generator": _Generator,
         "torch.autocast": _Autocast,
     }

@@ -6,7 +6,7 @@ import pytest
 import torch
 from engine_bed import SIDE, STAGES, ToyGan, differing, images, largest, leaves
 
-from latentpapers.errors import UnknownName, UserError
+from latentpapers.errors import Diverged, UnknownName, UserError
 from latentpapers.train import Fit, checkpoint, engine, fit
 from latentpapers.train.context import Context, Sampler, flipped
 from latentpapers.train.engine import Given
@@ -395,6 +395,69 @@ def test_bf16_computes_in_bf16_and_keeps_fp32_parameters():
     assert 0 < largest_of(half, full) < 0.1
 
 
+class Faint(ToyGan):
+    """Losses so small that their gradients inside the generator are below what fp16 holds well."""
+
+    def updates(self, batch, ctx):
+        for group in super().updates(batch, ctx):
+            yield {name: 1e-3 * loss.float() for name, loss in group.items()}
+
+
+def faint(precision, **plan):
+    """Where three steps of plain descent along those gradients lead; the rate makes up for 1e-3."""
+    task = Faint(sgd=100.0)
+    run(task, precision=precision, **plan)
+    return torch.cat([p.detach().flatten() for p in task.nets["g"].parameters()])
+
+
+def of(name, task):
+    return {"nets": {name: task.nets[name].state_dict()}}
+
+
+def test_fp16_scales_losses_and_is_finer_than_bf16(monkeypatch):
+    full, fine, coarse = (faint(p, micro=2) for p in ("fp32", "fp16", "bf16"))
+    assert fine.dtype is torch.float32
+    error = float((fine - full).norm())
+    # bf16 has three bits less, so its roundings are 8 times as large
+    assert 0 < error < float((coarse - full).norm()) / 3
+    monkeypatch.setattr(engine, "SCALE", 1.0)
+    assert float((faint("fp16", micro=2) - full).norm()) > 10 * error  # control: not scaled
+
+
+def test_an_update_that_overflows_fp16_is_left_out_and_the_scale_halved(tmp_path, monkeypatch):
+    """The toy's generator alone runs in fp16."""
+    monkeypatch.setattr(engine, "SCALE", 2.0**40)
+    before, task = ToyGan(), ToyGan()
+    file = tmp_path / "a.safetensors"
+    run(task, 2, file, precision="fp16")
+    assert largest(of("g", before), of("g", task)) == 0 < largest(of("d", before), of("d", task))
+    assert checkpoint.load(file)["scaler"]["scale"] == 2.0**38
+    run(task, 40, file, precision="fp16")  # until a scale is found at which it goes on
+    assert largest(of("g", before), of("g", task)) > 1e-3
+
+
+def test_fp16_that_overflows_at_every_scale_is_said(monkeypatch):
+    monkeypatch.setattr(engine, "SCALE", 2.0)
+
+    class Endless(ToyGan):
+        def updates(self, batch, ctx):
+            for group in super().updates(batch, ctx):
+                zero = self.nets["d"][0].weight - self.nets["d"][0].weight
+                yield {n: x + zero.square().sum().sqrt() for n, x in group.items()}  # slope 0/0
+
+    with pytest.raises(Diverged, match="gradients overflow fp16"):
+        run(Endless(together=True), precision="fp16")
+
+
+def test_gradients_made_by_the_task_itself_are_not_taken_in_fp16():
+    class Handed(ToyGan):
+        def updates(self, batch, ctx):
+            yield {"d": Given(tuple(map(torch.zeros_like, self.nets["d"].parameters())))}
+
+    with pytest.raises(UserError, match="fp32 or bf16, not fp16"):
+        run(Handed(), precision="fp16")
+
+
 @pytest.mark.parametrize(
     ("plan", "message"),
     [
@@ -412,8 +475,8 @@ def test_plans_that_cannot_be_carried_out_are_refused(plan, message):
 
 
 def test_an_unknown_precision_is_refused():
-    with pytest.raises(UnknownName, match="bf16, fp32"):
-        run(ToyGan(), precision="fp16")
+    with pytest.raises(UnknownName, match="bf16, fp16, fp32"):
+        run(ToyGan(), precision="fp8")
 
 
 @pytest.mark.parametrize("data", [images().float(), images()[0], images()[:0]])

@@ -13,7 +13,7 @@ import torch
 from engine_bed import ToyGan, differing, images, run_killable
 
 from latentpapers.errors import ConfigMismatch, Corrupt, Diverged, StorageFull
-from latentpapers.train import Fit, checkpoint, fit
+from latentpapers.train import Fit, checkpoint, engine, fit
 
 FULL = {"penalty": "gp", "lazy": 2, "critic_steps": 2, "dropout": 0.3, "decay": 0.9, "grow": True}
 
@@ -36,13 +36,15 @@ def run(path, steps=6, *, seed=1, config=None, task=None, **plan):
 
 
 @pytest.mark.parametrize(
-    ("first", "log_every", "micro"), [(4, 2, 1), (5, 2, 1), (3, 5, 2), (1, 50, 1)]
+    ("first", "log_every", "micro", "precision"),
+    [(4, 2, 1, "fp32"), (5, 2, 1, "fp16"), (3, 5, 2, "bf16"), (1, 50, 1, "fp32")],
 )
-def test_n_and_n_steps_equal_two_n(tmp_path, first, log_every, micro):
+def test_n_and_n_steps_equal_two_n(tmp_path, monkeypatch, first, log_every, micro, precision):
     """Networks, optimisers, averages, controller, history and sums; also where the first run ends
     between two rows or inside a stage of growing."""
     parts, whole = tmp_path / "parts.safetensors", tmp_path / "whole.safetensors"
-    plan = {"log_every": log_every, "micro": micro}
+    plan = {"log_every": log_every, "micro": micro, "precision": precision}
+    monkeypatch.setattr(engine, "SCALE", 2.0**24)  # too large: fp16 halves it in the first steps
     run(parts, first, **plan)
     history = run(parts, 2 * first, **plan)
     straight = run(whole, 2 * first, **plan)
@@ -52,6 +54,7 @@ def test_n_and_n_steps_equal_two_n(tmp_path, first, log_every, micro):
     assert set(trees[0]["optimizers"]) == {"g", "d"}
     assert trees[0]["ema"]["g"]
     assert float(trees[0]["task"]["k"]) != 0
+    assert (trees[0]["scaler"] or {}).get("scale", 0) < 2**20
 
 
 def test_control_the_state_matters(tmp_path):

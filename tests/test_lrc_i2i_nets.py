@@ -127,6 +127,18 @@ def test_pono_takes_mean_and_unbiased_deviation_over_channels():
                                    rtol=1e-3)  # fmt: skip
 
 
+def test_pono_in_fp16_takes_deviations_whose_squares_fp16_cannot_hold():
+    x = 300 * draw(2, 64, 4, 4)
+    with torch.autocast("cpu", torch.float16):
+        residue, moments = pono.pono(x.half())
+    exact, wanted = pono.pono(x.double())
+    assert moments.std.dtype is residue.dtype is torch.float16
+    # half a unit in the last of 11 bits, and a few more from the mean
+    torch.testing.assert_close(moments.std.double(), wanted.std, rtol=1e-3, atol=0)
+    torch.testing.assert_close(residue.double(), exact, rtol=0, atol=4e-3)
+    assert not (x.half() - moments.mean).square().isfinite().all()  # control: it would overflow
+
+
 def test_a_dynamic_shortcut_with_an_identity_kernel_is_the_plain_one():
     x = draw(2, 5, 4, 4)
     moments = pono.Moments(draw(2, 1, 4, 4, seed=1), draw(2, 1, 4, 4, seed=2))

@@ -16,7 +16,7 @@ from latentpapers.nets.random_features import RandomFeatures
 from latentpapers.nets.rrdb import RRDBNet
 from latentpapers.papers import lsrgan
 from latentpapers.papers.lsrgan import VARIANTS, Step, Training
-from latentpapers.train import checkpoint
+from latentpapers.train import checkpoint, engine
 from latentpapers.train.context import Context
 from latentpapers.train.engine import Fit, fit
 
@@ -44,14 +44,14 @@ def made(variant="clsr", seed=0, **options):
     return step
 
 
-def gradients(step, ctx=None):
+def gradients(step, ctx=None, scale=1.0):
     """{update: gradients} as the engine takes them; the generator's group comes first."""
     ctx, out, order = ctx or context(), {}, []
     for group in step.updates(torch.empty(0), ctx):
         order.append(sorted(group))
         for name, loss in group.items():
             params = list(step.nets[name].parameters())
-            out[name] = torch.autograd.grad(loss, params, retain_graph=True)
+            out[name] = torch.autograd.grad(scale * loss, params, retain_graph=True)
     return out, order, ctx.terms
 
 
@@ -142,21 +142,20 @@ def direction(variant, precision, step=3):
     with_it = Step(job, 0, data.PairBank(hr, [lsrgan.reduced(hr[0])], 4),
                    lsrgan.feature_network(job))  # fmt: skip
     ctx = Context(0, step, torch.device("cpu"), 8, 0, 8, precision)
-    found, _, _ = gradients(with_it, ctx)
-    return {name: torch.cat([x.flatten() for x in grads]) for name, grads in found.items()}
+    found, _, _ = gradients(with_it, ctx, engine.SCALE if precision == "fp16" else 1.0)
+    return {name: torch.cat([x.flatten() for x in g]).double() for name, g in found.items()}
 
 
 @pytest.mark.parametrize("variant", ["lsr", "clsr"])
 def test_half_precision_moves_every_network_the_same_way(variant):
-    """The issue's bar: cosine > 0.99 between bf16 autocast and fp32; other crops are the control.
-
-    Weights that meet a batch of 8 crops of noise: the gradient of another step is far from this.
-    """
-    full, half = direction(variant, "fp32"), direction(variant, "bf16")
-    other = direction(variant, "fp32", step=4)
+    """The bar is a cosine > 0.99 between the gpu preset's fp16 and fp32; other crops are the
+    control. bf16, three bits less, keeps the direction at this width and loses it at full width."""
+    full, other = direction(variant, "fp32"), direction(variant, "fp32", step=4)
+    halves = {precision: direction(variant, precision) for precision in ("fp16", "bf16")}
     for name in full:
-        assert float(F.cosine_similarity(full[name], half[name], dim=0)) > 0.99, name
-        assert not torch.equal(full[name], half[name])
+        fine, coarse = (float(F.cosine_similarity(full[name], halves[p][name], dim=0))
+                        for p in ("fp16", "bf16"))  # fmt: skip
+        assert 0.99 < coarse < fine < 1, name
     assert float(F.cosine_similarity(full["critic"], other["critic"], dim=0)) < 0.99
 
 

@@ -62,8 +62,8 @@ def _leaky(x: Maps) -> Maps:
 
 
 def _wide(x: Tensor) -> Tensor:
-    """fp32 out of an autocast region: images and logits are never bf16."""
-    return x.float() if x.dtype is torch.bfloat16 else x
+    """fp32 out of an autocast region: images and logits are never in half precision."""
+    return x.float() if x.dtype.itemsize < 4 else x
 
 
 def enlarge(x: Maps, side: int) -> Maps:

@@ -36,9 +36,17 @@ def pono(x: Maps) -> tuple[Maps, Moments]:
     average = x.new_full((x.shape[1], 1), 1 / x.shape[1])
     mean = rows @ average
     rows = rows - mean
-    std = (rows.square() @ average * (len(average) / (len(average) - 1)) + EPS).sqrt()
+    std = (_squares(rows, average) * (len(average) / (len(average) - 1)) + EPS).sqrt().to(x.dtype)
     residue = rows * std.reciprocal()
     return residue.permute(0, 3, 1, 2), Moments(*(m.permute(0, 3, 1, 2) for m in (mean, std)))
+
+
+def _squares(rows: Tensor, average: Tensor) -> Tensor:
+    if rows.dtype is not torch.float16:
+        return rows.square() @ average
+    # fp16 ends at 65,504, the square of 256
+    norm = torch.linalg.vector_norm(rows, dim=-1, keepdim=True, dtype=torch.float32)
+    return norm.square() / len(average)
 
 
 def restore(x: Maps, moments: Moments) -> Maps:

@@ -24,7 +24,7 @@ class Context:
         device: where the tensors live.
         batch: images of the whole step, over all processes and micro-batches.
         start, stop: this micro-batch's rows of it.
-        precision: fp32 or bf16 (autocast; penalties stay in fp32 under `full_precision`).
+        precision: fp32, bf16 or fp16 (autocast; penalties stay in fp32 under `full_precision`).
         terms: what the task logged, averaged by the engine.
     """
 
@@ -66,8 +66,8 @@ class Context:
 
     def autocast(self) -> contextlib.AbstractContextManager:
         """Mixed precision if the run asks for it."""
-        on = self.precision == "bf16"
-        return torch.autocast(self.device.type, torch.bfloat16) if on else contextlib.nullcontext()
+        half = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(self.precision)
+        return torch.autocast(self.device.type, half) if half else contextlib.nullcontext()
 
     def full_precision(self) -> contextlib.AbstractContextManager:
         """fp32 inside an autocast region, for penalties."""
