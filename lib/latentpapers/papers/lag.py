@@ -576,18 +576,18 @@ SHIPPED: dict[str, Training] = {
                          steps=42_000),
     "faces_x32": Training("lag", **{**_FACES, **_QUICK, "ema": 0.999}, factor=32, phase=4000,
                           steps=42_000),
-    "drawn_x8": Training("lag", "drawn-faces", images=4000, factor=8, steps=2000, phase=1000,
-                         **_QUICK),
+    "drawn_x8": Training("lag", "drawn-faces", images=4000, factor=8, steps=6000, phase=3000,
+                         **{**_QUICK, "ema": 0.999}),
     "bedrooms_x8": Training("lag", "photos", images=4000, factor=8, steps=24_000, phase=2000,
                             **{**_QUICK, "ema": 0.999}),
     **_table(
         ("table_lag_x8", "table_lag_x4", "table_lag_x16", "table_no_centre_x8", "table_edsr_x8",
          "table_flat_x8", "table_cgan_x8", "table_bicubic_x8", "table_exact_x8",
          "table_relativistic_x8", "table_rms_x8", "table_encoder_x8", "table_embedding_x8"),
-        {**_FACES, **_QUICK, "steps": 2000}, 4000,
+        {**_FACES, **_QUICK, "ema": 0.999, "steps": 6000}, 12_000,
     ),
     # Half the channels: its convolutions to sub-pixels are wide, and the file stays small
-    **_table(("table_srgan_x8",), {**_FACES, **_QUICK, "steps": 2000, "width": 32}, 0),
+    **_table(("table_srgan_x8",), {**_FACES, **_QUICK, "steps": 6000, "width": 32}, 0),
     **{name: Training("lag", **{**_FACES, **_SMALL, "size": 16, "width": 32, "floor": 8,
                                 "blocks": 2, "precision": "fp32", **change}, factor=4, steps=2000)
        for name, change in ROUNDING.items()},
