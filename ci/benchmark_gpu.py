@@ -149,8 +149,7 @@ def compiled(seconds: float) -> Iterator[Line]:
         fast = rate(room, job, seconds, compiled=True)
         yield Line(name, f"{run}: training, compiled", fast, "images/s", bar)
         yield Line(name, f"{run}: compiling and one step", took, "s")
-        bar = 0.99 if room in (lsrgan, lrc_i2i) else None
-        yield Line(name, f"{run}: gradient cosine, compiled and fp32", worst(ours, exact), "", bar)
+        yield cosine(room, f"{run}: gradient cosine, compiled and fp32", ours, exact)
 
 
 def ratios() -> Iterator[Line]:
@@ -192,21 +191,20 @@ def directions(room: Any, run: str, precision: str, compiled: bool = False) -> d
     return found
 
 
-def worst(found: dict[str, Tensor], exact: dict[str, Tensor]) -> float:
-    """The cosine between two sets of gradients, the network's where it is least."""
-    return min(float(torch.cosine_similarity(found[k].double(), exact[k].double(), dim=0))
-               for k in exact)  # fmt: skip
+def cosine(room: Any, what: str, found: dict[str, Tensor], exact: dict[str, Tensor]) -> Line:
+    """Between two sets of gradients, of the network where it is least; two rooms have a bar."""
+    least = min(float(torch.cosine_similarity(found[k].double(), exact[k].double(), dim=0))
+                for k in exact)  # fmt: skip
+    bar = 0.99 if room in (lsrgan, lrc_i2i) else None
+    return Line(room.__name__.rpartition(".")[2], what, least, "", bar)
 
 
 def agreements() -> Iterator[Line]:
-    """Gradients, and LAG's critic, in a run's own precision and in fp32. LSRGAN and LRC-I2I have a
-    bar."""
+    """Gradients, and LAG's critic, in a run's own precision and in fp32."""
     for room, run, _ in RUNS:
-        name, precision = room.__name__.rpartition(".")[2], job_of(room, run).precision
+        precision = job_of(room, run).precision
         exact, found = (directions(room, run, p) for p in ("fp32", precision))
-        bar = 0.99 if room in (lsrgan, lrc_i2i) else None
-        what = f"{run}: gradient cosine, {precision} and fp32"
-        yield Line(name, what, worst(found, exact), "", bar)
+        yield cosine(room, f"{run}: gradient cosine, {precision} and fp32", found, exact)
     yield Line("lag", "faces_x8: critic, bf16 less fp32, of its spread", critics(), "", 0.01, False)
 
 

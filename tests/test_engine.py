@@ -424,10 +424,21 @@ def test_fp16_scales_losses_and_is_finer_than_bf16(monkeypatch):
     assert float((faint("fp16", micro=2) - full).norm()) > 10 * error  # control: not scaled
 
 
-def test_an_update_that_overflows_fp16_is_left_out_and_the_scale_halved(tmp_path, monkeypatch):
+class Fused(ToyGan):
+    """With the optimisers of the rooms that run in fp16."""
+
+    def optimizers(self):
+        how = {"lr": 1e-2, "betas": (0.5, 0.9), **engine.stepping("fp16")}
+        return {n: torch.optim.Adam(net.parameters(), **how) for n, net in self.nets.items()}
+
+
+@pytest.mark.parametrize("kind", [ToyGan, Fused])
+def test_an_update_that_overflows_fp16_is_left_out_and_the_scale_halved(
+    tmp_path, monkeypatch, kind
+):
     """The toy's generator alone runs in fp16."""
     monkeypatch.setattr(engine, "SCALE", 2.0**40)
-    before, task = ToyGan(), ToyGan()
+    before, task = kind(), kind()
     file = tmp_path / "a.safetensors"
     run(task, 2, file, precision="fp16")
     assert largest(of("g", before), of("g", task)) == 0 < largest(of("d", before), of("d", task))
