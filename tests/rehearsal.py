@@ -32,7 +32,8 @@ BY_SIZE = ("discriminator_width", "style_cap")  # 0: as wide as the paper's
 FEW: dict[str, Any] = {
     "table_seeds": (0,), "ablation_seeds": (0,), "n_images": 32,
     "n_eval": 64, "n_samples": 2, "n_sources": 4, "n_latents": 24, "n_labels": 60, "splits": 2,
-    "tests": ("set5",), "niqe": ("set5",), "examples": 3,
+    "tests": ("set5",), "niqe": ("set5",), "examples": 3, "bar": "",
+    "n_cifar": 5000, "more": 1,
 }  # fmt: skip
 # a dozen networks translate a grid of n_eval squared each, seen at 224 px; 16 is the fewest allowed
 LESS: dict[str, dict[str, Any]] = {"lrc_i2i": {"n_eval": 16, "n_images": 8}}

@@ -17,6 +17,8 @@ from PIL import Image
 
 import latentpapers as lp
 from latentpapers import paths
+from latentpapers.data import drawn_faces
+from latentpapers.metrics import cifar_classifier, digits_classifier
 from latentpapers.papers import avae
 
 plt.switch_backend("Agg")
@@ -152,7 +154,7 @@ class Notebook(SimpleNamespace):
     """A run of a GPU preset that keeps what it records."""
 
     def checkpoint(self, name, seed=None):
-        return paths.checkpoints() / "avae" / f"{name}_s{seed}.safetensors"
+        return paths.checkpoints() / "avae" / f"{name}_s0.safetensors"  # one stands for all seeds
 
     def record(self, *place, **rest):
         self.rows.append((place, rest))
@@ -171,8 +173,9 @@ def run_cell(monkeypatch, *, there: bool, shipped: bool):
         return torch.nn.functional.adaptive_avg_pool2d(pixels.float(), 2).flatten(1) / 10
 
     real = torch.randint(256, (600, 3, 32, 32), dtype=torch.uint8)
+    trained = (("began", 0), ("began", 1), ("began_lsm", 0), ("avae", 0))
     names = {"lp": lp, "torch": torch, "avae": avae, "run": run,
-             "coloured": {"began": 0, "began_lsm": 0, "avae": 0}}  # fmt: skip
+             "coloured": dict.fromkeys(trained, 0)}  # fmt: skip
     exec(cells("3_tables", "3edee0d4")[0], names)
     monkeypatch.setattr(names["features"], "extract", extract)
     monkeypatch.setattr(lp.weights, "available", lambda name: there)
@@ -186,7 +189,7 @@ def run_cell(monkeypatch, *, there: bool, shipped: bool):
 
 def test_the_published_score_is_taken_where_its_weights_are(monkeypatch):
     rows, seen = run_cell(monkeypatch, there=True, shipped=False)
-    titles = [avae.METHODS[m].title for m in ("began", "began_lsm", "avae")]
+    titles = [avae.METHODS[m].title for m in ("began", "began", "began_lsm", "avae")]
     columns = {"IS CIFAR-10": "is_tf2015_50k_s10", "IS CIFAR-10, unbiased": "is_tf2015_infinity"}
     assert [place[:4] for place, _ in rows] == [
         ("table_1", title, column, metric)
@@ -196,7 +199,9 @@ def test_the_published_score_is_taken_where_its_weights_are(monkeypatch):
     paper = {(c.row, c.column, c.metric) for t in lp.ledger.load("avae").values.tables
              for c in t.cells}  # fmt: skip
     assert {place[1:4] for place, _ in rows[::2]} <= paper  # beside the paper's own numbers
-    assert [len(x) for x in seen] == [500, 500, 500, 600]
+    assert [len(x) for x in seen] == [500, 500, 500, 500, 600]
+    assert [rest["seed"] for _, rest in rows] == [0, 0, 1, 1, 0, 0, 0, 0, None, None]
+    assert not torch.equal(seen[0], seen[1])  # each seed draws its own images
     assert all(rest["scale"].standin == ("cifar10-jpeg",) for _, rest in rows)
     for place, rest in rows:
         _, _, _, metric, value, low, high = place
@@ -209,6 +214,100 @@ def test_the_published_score_is_taken_where_its_weights_are(monkeypatch):
 @pytest.mark.parametrize(("there", "shipped"), [(False, False), (True, True), (False, True)])
 def test_it_is_not_taken_elsewhere(monkeypatch, there, shipped):
     assert run_cell(monkeypatch, there=there, shipped=shipped) == ([], [])
+
+
+# --- the judges on a device --------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("name", "channels"), [("digitsnet", 1), ("cifarnet", 3)])
+def test_a_judge_on_a_device_says_what_the_metrics_say(name, channels):
+    x = torch.rand(130, channels, 32, 32, generator=torch.Generator().manual_seed(0)) * 2 - 1
+    found = avae.judge(name)(x)
+    if name == "digitsnet":
+        assert torch.equal(found.softmax(1), digits_classifier.probabilities(x))
+    else:
+        assert torch.equal(found, cifar_classifier.logits(x))
+    assert not torch.equal(found, avae.judge(name)(-x))  # control: other images
+    with pytest.raises(lp.errors.UserError, match="takes"):
+        avae.judge(name)(x[:, :, 1:])
+
+
+# --- Figure 8 on photographs, which have no judge ------------------------------------------------
+
+LISTED = ("5_o_Clock_Shadow", *avae._CELEBA.values(), "No_Beard", "Young")
+
+
+def faces(names, n=512):
+    """A stand-in for `lp.data.load`: n random images with attributes of these names."""
+    g = torch.Generator().manual_seed(0)
+    pixels = torch.randint(256, (n, 3, 16, 16), generator=g, dtype=torch.uint8)
+    has = torch.rand(n, len(names), generator=g) < 0.5
+    return SimpleNamespace(name="celeba", pixels=pixels, attributes=has, attribute_names=names)
+
+
+def test_celebas_attributes_under_the_drawn_faces_names():
+    found = faces(LISTED)
+    has = avae.attributes_of(found)
+    assert set(has) <= set(drawn_faces.ATTRIBUTES)
+    assert torch.equal(has["glasses"], found.attributes[:, LISTED.index("Eyeglasses")])
+    assert torch.equal(has["beard"], ~found.attributes[:, LISTED.index("No_Beard")])
+    drawn = faces(drawn_faces.ATTRIBUTES)
+    assert list(avae.attributes_of(drawn)) == list(drawn_faces.ATTRIBUTES)
+    assert torch.equal(avae.attributes_of(drawn)["bald"], drawn.attributes[:, 0])
+    drawn.attributes = None
+    with pytest.raises(lp.errors.UserError, match="has no attributes"):
+        avae.attributes_of(drawn)
+
+
+FIGURE_8 = ("ddb7b792", "b279a8c3", "015b3ce1", "388ae44f", "c22bcec4", "895b354a")
+
+
+def figure_8(monkeypatch, data, loaded):
+    """The cells of Figure 8 with a tiny untrained network of a data set; what they recorded."""
+    job = avae.Training("avae", data, 16, 512, 4, 5, 1)
+    nets = {n: net.eval().requires_grad_(False) for n, net in avae.Networks(job, 0).all.items()}
+    model = lp.models.Model(nets, {"config": lp.config.as_dict(job), "images": 1, "budget": 0.1})
+    kept, drawn, asked = [], [], SimpleNamespace(n_images=8, examples=4, more=1)
+    run = SimpleNamespace(preset="paper", device="cpu", device_name="cpu", seed=0, config=asked,
+                          shipped=False, figure=lambda *a: drawn.append(a[0]),
+                          record=lambda *place, **rest: kept.append(place[:3]))  # fmt: skip
+    names = {"run": run, "nets": {"attributes_avae": model},
+             "scales": {"attributes_avae": avae.scale_of(model, "paper", "cpu", (0,))}}  # fmt: skip
+    monkeypatch.setattr(lp.data, "load", lambda *a, n, **k: loaded)
+    exec(cells("4_figures", "69d118dd")[0], names)
+    monkeypatch.setattr(lp, "begin", lambda *a, **k: run)
+    exec("preset = 'paper'; seed = 0; device = out_dir = ''; overrides = {}", names)
+    exec(cells("4_figures", "d8cca7e4")[0], names)
+    images = cells("4_figures", "d6afdcc6")[0]
+    exec(images[images.index("def resampled") :], names)
+    names["real_images"] = lambda name, split, n: lp.data.to_float(loaded.pixels)
+    names["small_drawn"] = avae.sample(model, 512, 0)
+    for source in cells("4_figures", *FIGURE_8):
+        exec(source, names)
+    plt.close("all")
+    return names, drawn, kept
+
+
+def test_figure_8_is_drawn_of_photographs_and_nothing_is_judged(monkeypatch):
+    names, drawn, kept = figure_8(monkeypatch, "celeba", faces(LISTED))
+    assert names["wanted"] == ["bald", "black_hair", "pale_skin", "glasses", "beard"]
+    assert (drawn, kept) == (["fig_8"], [])
+
+
+def test_control_drawn_faces_are_judged(monkeypatch):
+    names, drawn, kept = figure_8(monkeypatch, "drawn-faces", faces(drawn_faces.ATTRIBUTES))
+    assert names["wanted"][-1] == "long_hair"
+    assert drawn == ["fig_8"]
+    assert {"hit rate gain", "lean to the majority"} <= {column for _, _, column in kept}
+
+
+def test_no_claim_asks_a_judge_about_photographs():
+    book = lp.ledger.load("avae").claims.claims
+    columns = {"hit rate gain", "leak", "lean to the majority"}
+    asked = [c for c in book if any(getattr(r, "ref", None) and r.ref.column in columns
+                                    for r in c.rules.values())]  # fmt: skip
+    assert len(asked) == 3
+    assert all("paper" not in c.rules for c in asked)
 
 
 # --- labels and blocks -----------------------------------------------------------------------

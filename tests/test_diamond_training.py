@@ -249,6 +249,19 @@ def test_encoder_leaves_the_generator_alone(tmp_path, images):
     assert not any(p.requires_grad for p in task.frozen.parameters())
 
 
+def test_the_church_encoder_says_that_it_needs_its_generator(tmp_path, images):
+    """No preset trains a generator of churches, so none plans its encoder; by hand it is named."""
+    planned = {run for preset in diamond.PRESETS.values() for run in preset.training}
+    assert "church_encoder" not in planned
+    with pytest.raises(UserError, match="--set source=FILE"):
+        diamond.train_from_cli(["--run", "church_encoder", "--out", str(tmp_path)])
+    run(TINY, images, 2, tmp_path / "state.safetensors")
+    diamond.export(tmp_path / "state.safetensors", tmp_path / "g.safetensors", TINY, 0)
+    job = diamond.ENCODERS["church_encoder"]
+    job = dataclasses.replace(job, size=16, width=8, source=str(tmp_path / "g.safetensors"))
+    assert set(Inversion(job, 0).nets) == {"encoder"}  # control: with it, it begins
+
+
 # --- data -------------------------------------------------------------------------------------
 
 
@@ -343,7 +356,14 @@ def test_gpu_preset_fits_its_budget():
     assert jobs["cats_pgan"].seconds == headline
     assert jobs["drawn_pgan"].seconds == jobs["faces_wgan_gp"].seconds == headline / 4
     assert jobs["cifar_pgan"].seconds <= headline / 4
-    assert sum(job.seconds for job in jobs.values()) <= 480
+    preset = diamond.PRESETS["gpu"]
+    limits = {name: diamond.share_of(preset, name) for name in jobs}
+    assert limits["faces_pgan"] == limits["cats_pgan"] == (2000, preset.limit.seconds)
+    assert limits["faces_wgan_gp"] == (500, preset.limit.seconds / 4)
+    assert limits["drawn_pgan"] == (500, preset.limit.seconds / 2)  # edited starts, too
+    assert limits["cifar_pgan"] == (200, preset.limit.seconds / 10)
+    spent = [sum(job.seconds for job in jobs.values()), sum(s for _, s in limits.values())]
+    assert sum(spent) + 60 <= 600, spent  # training, searches, a minute for tables and figures
     g, d = pgan.count(64, jobs["faces_pgan"].fmap_base, 256, 512)
     assert jobs["faces_pgan"].fmap_max == 256
     with torch.device("meta"):

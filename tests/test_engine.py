@@ -460,7 +460,37 @@ def test_fp16_that_overflows_at_every_scale_is_said(monkeypatch):
         run(Endless(together=True), precision="fp16")
 
 
-def test_gradients_made_by_the_task_itself_are_not_taken_in_fp16():
+class FaintHanded(Faint):
+    """Makes its gradients itself: of scaled losses, or (`forgets`) of the losses as they are."""
+
+    forgets = False
+
+    def updates(self, batch, ctx):
+        for group in super().updates(batch, ctx):
+            yield {name: self.given(name, loss, ctx) for name, loss in group.items()}
+
+    def given(self, name, loss, ctx):
+        loss = loss if self.forgets else ctx.scaled(loss)
+        gradients = torch.autograd.grad(loss, list(self.nets[name].parameters()))
+        return Given(gradients, scaled=True)
+
+
+def test_gradients_made_by_the_task_are_taken_in_fp16_if_of_scaled_losses():
+    def end(kind):
+        task = kind(sgd=100.0)
+        run(task, precision="fp16", micro=2)
+        return task
+
+    plain, handed, other = (
+        end(Faint),
+        end(FaintHanded),
+        end(type("Forgets", (FaintHanded,), {"forgets": True})),
+    )
+    assert largest_of(plain, handed) == 0
+    assert largest_of(plain, other) > 1e-4  # control: a step 1,024 times too short
+
+
+def test_gradients_made_by_the_task_of_losses_as_they_are_are_not_taken_in_fp16():
     class Handed(ToyGan):
         def updates(self, batch, ctx):
             yield {"d": Given(tuple(map(torch.zeros_like, self.nets["d"].parameters())))}

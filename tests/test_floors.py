@@ -21,8 +21,8 @@ FLOORS = (
     {"papers"},
     {"train"},
     {"nets", "losses", "latent", "metrics", "data", "weights", "models"},
-    {"ledger", "config", "seeds", "shapes", "storage", "tensorfile", "paths", "check", "errors",
-     "transfer", "archives", "wheels"},
+    {"ledger", "config", "seeds", "shapes", "precision", "storage", "tensorfile", "paths", "check",
+     "errors", "transfer", "archives", "wheels"},
 )  # fmt: skip
 TOP, GROUND = FLOORS[0], FLOORS[-1]
 # On one floor: the top and the ground among themselves, and what is named here.

@@ -69,6 +69,12 @@ def test_an_embeddings_card_keeps_the_errors_at_its_own_maps(trained):
         out = model["generator"](y, 5 * model["embedding"].maps.roll(1, 0)).clamp(-1, 1)
     other = 127.5 * ((out - x) ** 2).mean((1, 2, 3)).sqrt()
     assert float((found - other).abs().max()) > 0.2
+    with torch.no_grad():  # beside them, of the same images, those of z = 0
+        out = model["generator"](y, torch.zeros(12, 3, 4, 4)).clamp(-1, 1)
+    expected = 127.5 * ((out - x) ** 2).mean((1, 2, 3)).sqrt()
+    central = torch.tensor(model.card["central_errors"])
+    torch.testing.assert_close(central, expected, atol=0.1, rtol=0)
+    assert float((central - found).abs().max()) > 0.2
     assert "own_errors" not in trained("lag").card
 
 
@@ -143,3 +149,10 @@ def test_runs_with_and_without_rounding_differ_in_the_step_alone():
     one, other = (lag.SHIPPED[name] for name in ("rounded_x4", "exact_x4"))
     assert lag.config.difference(one, other) == ["step: 0.0 -> 1e-06"]
     assert lag.KEPT["exact_x4"] == lag.KEPT["rounded_x4"] == ("no network",)
+
+
+def test_the_embeddings_shipped_card_holds_what_table_s1_reads():
+    assert lag.KEPT["table_embedding_x8"] == ("no network",)
+    model = models.load("lag/table_embedding_x8_s0")
+    assert not model.parts
+    assert len(model.card["own_errors"]) == len(model.card["central_errors"]) == 200

@@ -1,16 +1,18 @@
 """The room's side of the searches: pairs of checkpoints, searches, the shipped results."""
 
+import contextlib
 import dataclasses
 import math
 
 import pytest
 import torch
+from pretend_gpu import pretended
 
 from latentpapers import models, paths, tensorfile, weights
-from latentpapers.errors import Missing, UserError
+from latentpapers.errors import Corrupt, Missing, UserError
 from latentpapers.latent import found, inversion, method, sphere, walk
 from latentpapers.latent.descent import Plan
-from latentpapers.nets import pgan, wgan_gp
+from latentpapers.nets import biggan, pgan, wgan_gp
 from latentpapers.papers import diamond
 
 SHORT = Plan(steps=3, tolerance=0.0)
@@ -53,6 +55,147 @@ def test_a_search_of_a_checkpoint(name, monkeypatch):
     assert not torch.equal(result.z0, other.z0)
     expected = {"free", "highest"} | ({"without_spreads"} if name == "wgan_gp" else set())
     assert set(result.extra) == expected
+
+
+def test_a_search_ends_with_the_part_that_the_clock_allows(monkeypatch):
+    """Whole parts, at least one, and those are the starts of the search without a clock."""
+    model, how = small("pgan"), settings("pgan")
+    whole = diamond.search(model, how, 16, 0, extras=0)
+    ticks = iter(range(0, 1000, 10))
+    monkeypatch.setattr(diamond.time, "perf_counter", lambda: next(ticks))
+    for seconds, n in ((0.0, 4), (45.0, 8), (65.0, 12), (1e9, 16)):  # a part takes 10, then 20
+        cut = diamond.search(model, how, 16, 0, extras=0, seconds=seconds, part=4)
+        assert len(cut.z0) == n, seconds
+        for code in ("z0", "z1", "zp", "sigma"):
+            torch.testing.assert_close(getattr(cut, code), getattr(whole, code)[:n])
+        assert len(cut.steps) == 3
+
+
+def drawn(latent=16):
+    """A small generator of drawn faces, with the card that a search of edited starts reads."""
+    model = small("pgan")
+    model.card.update(title="a network", images=8)
+    model.card["config"] |= {"minority": "hat"}
+    return model
+
+
+def bright(images, attribute):
+    return (images.mean((1, 2, 3)) > images.mean()).double()
+
+
+def test_edited_starts_are_searched_themselves(tmp_path, monkeypatch):
+    """Appendix E: the method on what the attribute made, not the source's protoimage."""
+    monkeypatch.setattr(diamond, "shows", bright)
+    model, how = drawn(), settings("pgan")
+    z0 = diamond.search(model, how, 8, 0, extras=0).z0
+    direction = diamond.attribute_vector(model, 0, n=200)
+    z = sphere.project(diamond.latents(200, 1, 16))
+    has = bright(diamond.pair(model).images(z), "hat").bool()
+    torch.testing.assert_close(direction, z[has].mean(0) - z[~has].mean(0))
+    edited = diamond.search_edited(model, how, z0, direction, [0, 2, 5, 7], [2, 3, 6, 7], 0)
+    up, down = edited.of(1, 8), edited.of(-1, 7)
+    assert (up.rows.tolist(), down.rows.tolist()) == ([0, 2, 5, 7], [2, 3, 6])
+    torch.testing.assert_close(up.starts(z0), sphere.project(z0[[0, 2, 5, 7]] + direction))
+    torch.testing.assert_close(down.starts(z0), sphere.project(z0[[2, 3, 6]] - direction))
+    # by hand: the method's own search, begun at the edited codes
+    g = diamond.generator(0, "edited")
+    candidates = diamond.starting_points(10, 16, g, reading="paper")
+    by_hand = method.search(diamond.pair(model, dtype=torch.bfloat16), up.starts(z0), candidates,
+                            how)  # fmt: skip
+    torch.testing.assert_close(up.improved(z0), by_hand.improved())
+    found.save_edited(tmp_path / "e.safetensors", edited, {"n": 8})
+    again = found.load_edited(tmp_path / "e.safetensors")
+    assert float(sphere.angle(again.zp, edited.zp).max()) < 1.0
+    torch.testing.assert_close(again.starts(z0), edited.starts(z0), atol=2e-3, rtol=0)
+    found.save(tmp_path / "f.safetensors", diamond.search(model, how, 4, 0, extras=0), {})
+    with pytest.raises(Corrupt, match="edited"):
+        found.load_edited(tmp_path / "f.safetensors")
+
+
+def test_a_run_is_searched_there_as_here(tmp_path, monkeypatch):
+    """Nothing of the search of a run, of its edited starts or of reading them stays on the CPU."""
+    monkeypatch.setattr(diamond, "shows", lambda images, name: bright(images.cpu(), name))
+    model = drawn()
+    monkeypatch.setattr(
+        models,
+        "load",
+        lambda path, device="cpu": models.Model(
+            {name: net.to(device) for name, net in model.parts.items()}, model.card
+        ),
+    )
+    limit = dataclasses.replace(diamond.PRESETS["gpu"].limit, edited=4)
+    preset = dataclasses.replace(diamond.PRESETS["gpu"], search=settings("pgan"), n_score=64,
+                                 limit=limit)  # fmt: skip
+    read = {}
+    for device in ("cpu", "cuda"):
+        path = tmp_path / device / "drawn_pgan.safetensors"
+        path.parent.mkdir()
+        with pretended() if device == "cuda" else contextlib.nullcontext():
+            diamond.search_run(preset, "drawn_pgan", path, 0, device=device)
+            r = found.load(diamond.run_file(path, "search"))[0].to(device)
+            up = found.load_edited(diamond.run_file(path, "edited")).to(device).of(1, 16)
+            read[device] = (r.improved().cpu(), up.improved(r.z0).cpu())
+            assert r.z0.device.type == up.zp.device.type == device
+    for here, there in zip(*read.values(), strict=True):
+        torch.testing.assert_close(torch.Tensor(here), torch.Tensor(there), atol=0.05, rtol=0)
+
+
+def test_a_run_is_searched_once(tmp_path, monkeypatch):
+    """Notebook 2 keeps it; notebooks 3 and 4 read it; other settings are another search."""
+    monkeypatch.setattr(diamond, "shows", bright)
+    monkeypatch.setattr(diamond, "FREE", SHORT)
+    monkeypatch.setattr(models, "load", lambda path, device="cpu": drawn())
+    calls, search = [], diamond.search
+    monkeypatch.setattr(diamond, "search", lambda *a, **k: calls.append(k) or search(*a, **k))
+    limit = dataclasses.replace(diamond.PRESETS["gpu"].limit, edited=4)
+    preset = dataclasses.replace(diamond.PRESETS["gpu"], search=settings("pgan"), n_score=80,
+                                 limit=limit)  # fmt: skip
+    path = tmp_path / "drawn_pgan.safetensors"
+    first = diamond.search_run(preset, "drawn_pgan", path, 0)
+    again = diamond.search_run(preset, "drawn_pgan", path, 0)
+    assert len(calls) == 1
+    assert 0 < calls[0]["seconds"] < preset.limit.seconds / 2  # the edited starts took some
+    assert len(first.z0) == 20  # a quarter
+    assert torch.equal(first.zp, again.zp)
+    edited = found.load_edited(diamond.run_file(path, "edited"))
+    who = bright(diamond.pair(drawn()).images(first.z0), "hat").nonzero().flatten().tolist()
+    rows = sorted({0, 1, 2, 3, *who})
+    assert edited.of(1, 20).rows.tolist() == edited.of(-1, 20).rows.tolist() == rows
+    other = dataclasses.replace(preset, n_score=40)
+    assert len(diamond.search_run(other, "drawn_pgan", path, 0).z0) == 16  # no fewer
+    assert len(calls) == 2
+    monkeypatch.setattr(diamond, "shows", lambda images, attribute: torch.zeros(len(images)))
+    diamond.search_run(dataclasses.replace(preset, n_score=90), "drawn_pgan", path, 0)
+    assert not diamond.run_file(path, "edited").is_file()  # nobody wears one: no direction
+
+
+@pytest.mark.parametrize("preset", ["gpu", "paper"])
+def test_a_chunk_fits_into_8_gb(preset):
+    """What the inversion's step keeps for its backward pass, counted, a latent; and the networks.
+    (The peak itself is measured on a GPU by the benchmark.)"""
+    preset = diamond.PRESETS[preset]
+    job = preset.training["faces_pgan"]
+    nets = [net.eval().requires_grad_(False) for net in diamond.networks(job, 0).values()]
+    pair = diamond.of_networks(*nets, dtype=torch.bfloat16)
+    own = {p.untyped_storage().data_ptr() for net in nets for p in net.parameters()}
+
+    def kept(n):
+        seen = {}
+
+        def pack(t):
+            seen[t.untyped_storage().data_ptr()] = t
+            return t
+
+        with torch.autograd.graph.saved_tensors_hooks(pack, lambda t: t):
+            images = pair.generate(torch.randn(n, job.latent).requires_grad_())
+            loss = pair.features(images, n).sum() + images.square().sum()
+        assert loss.requires_grad
+        return sum(t.untyped_storage().nbytes() for at, t in seen.items() if at not in own)
+
+    one, two = kept(1), kept(2)
+    weights = 4 * sum(p.numel() for net in nets for p in net.parameters())
+    need = preset.search.chunk * (two - one) + one + 2 * weights
+    assert 3e9 < need < 6.5e9  # room for what a step makes and drops again
 
 
 def test_the_generator_as_trained_is_taken_where_it_was_kept():
@@ -99,6 +242,29 @@ def test_a_walk_without_the_weights_says_what_is_missing(monkeypatch):
     monkeypatch.setattr(weights.registry, "find", lambda name: None)
     with pytest.raises(Missing, match="pgan_celebahq512"):
         diamond.walk_of_weights("pgan_celebahq512", settings("pgan"), 1, 0, device="cpu")
+
+
+def test_figure_4_walks_biggan_where_its_files_are(monkeypatch):
+    how = settings("pgan")
+    monkeypatch.setattr(weights.registry, "find", lambda name: None)
+    rows = dict(diamond.biggan_row(how, 0, device="cpu"))
+    assert "D.pth" in rows["BigGAN"]
+    assert "1024 px" in rows["[30] on CelebA-HQ"]
+    nets = {"biggan128_generator": biggan.Generator(width=8, classes=5, chunk=4, shared=6),
+            "biggan128_discriminator": biggan.Discriminator(width=8, classes=5)}  # fmt: skip
+    nets = {name: net.eval().requires_grad_(False) for name, net in nets.items()}
+    monkeypatch.setattr(weights, "network", lambda name: nets[name])
+    assert dict(diamond.biggan_row(how, 0, device="cpu"))["BigGAN"] == "needs a GPU"
+    seen, invert = [], inversion.invert
+    monkeypatch.setattr(inversion, "invert", lambda *a, **k: seen.append(a[3]) or invert(*a, **k))
+    with pretended():
+        for net in nets.values():
+            net.to("cuda")
+        rows = dict(diamond.biggan_row(how, 0, device="cuda", label=3))
+    assert rows["BigGAN, class 3"].shape == (8, 3, 128, 128)  # the original and seven steps
+    assert seen[0].alpha == 15  # appendix C's and the authors'
+    for part in ("generator", "discriminator"):
+        assert "BigGAN" in weights.info(f"biggan128_{part}").what
 
 
 def tiny_folder(tmp_path, monkeypatch, few=8, many=12):
@@ -151,16 +317,28 @@ def test_the_cli_writes_either_form(tmp_path, monkeypatch, capsys):
 SHIPPED = sorted((paths.checkpoints() / "diamond" / "searches").glob("*.safetensors"))
 
 
+def edited_belongs(path, card):
+    edited, model = found.load_edited(path), models.load(f"diamond/{card['network']}")
+    assert card["images"] == model.card["images"]
+    assert len(edited.rows) == card["n"]
+    vector = diamond.attribute_vector(model, card["seed"])
+    assert float(torch.cosine_similarity(vector, edited.direction, 0)) > 0.99
+    assert path.stat().st_size < 40_000
+
+
 @pytest.mark.skipif(not SHIPPED, reason="no search result of Diamond is shipped yet")
 def test_shipped_searches_belong_to_their_networks():
     for path in SHIPPED:
         card = tensorfile.header(path)
-        if "_many_" in path.stem:
+        if "_edited_" in path.stem:
+            edited_belongs(path, card)
+            continue
+        if "_many_" in path.stem or "_paper_" in path.stem:
             result, _ = found.load_small(path, diamond._starts_of(card))
         else:
             result, _ = found.load(path)
         model = models.load(f"diamond/{card['network']}")
-        assert card["network"] == path.stem.replace("_many", "")
+        assert card["network"] == path.stem.replace("_many", "").replace("_paper", "")
         assert len(result.z0) == card["n"]
         # searched with the very network that is shipped, not with an earlier state of it
         assert card["images"] == model.card["images"]

@@ -118,7 +118,8 @@ def test_ordering_over_seeds():
     interval = verdicts.welch_interval(*SAMPLES[0])
     assert f"[{interval.lo:.4g}, {interval.hi:.4g}]" in found.sentence
     assert "Welch t interval, 3 and 3 seeds" in found.sentence
-    assert found.sentence.endswith("quick scale.")
+    told = f"Smallest difference that this could tell: {found.mdd:.4g}."
+    assert found.sentence.endswith(f"quick scale. {told}")
     assert [e["n"] for e in found.evidence] == [3, 3]
 
 
@@ -420,6 +421,14 @@ def test_verdicts_are_plain_data_and_depend_on_no_order():
     from latentpapers.storage import dumps
 
     assert '"mdd"' in dumps(found.as_dict())
+
+
+@pytest.mark.parametrize("paper", ledger.papers())
+def test_every_ordering_and_trend_names_the_run_that_could_decide_it(paper):
+    """Or what no run here could make up for, or the erratum that contradicts it."""
+    for claim in ledger.load(paper).claims.claims:
+        if claim.kind in ("ordering", "trend"):
+            assert claim.mdd_run or claim.missing or claim.contradicted_by, claim.id
 
 
 def test_every_claim_of_avae_gets_a_verdict():

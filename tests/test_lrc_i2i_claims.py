@@ -3,13 +3,15 @@
 import json
 import re
 
+import pytest
 import torch
 
-from latentpapers import ledger, paths
+from latentpapers import config, ledger, paths
 from latentpapers.latent import pulse
 from latentpapers.ledger.schemas import CHECKS, refs
 from latentpapers.losses import subspace
 from latentpapers.nets import lrc_i2i
+from latentpapers.papers import lrc_i2i as lrc
 
 
 def real_and_low():
@@ -64,18 +66,28 @@ def test_one_pass_suffices_where_pulse_searches():
     assert float(found[1].best) < float(found[0].best)
 
 
-def test_every_rule_reads_a_row_that_a_notebook_records():
-    """Ids and columns of the quick rules occur in the notebooks' code."""
+@pytest.mark.parametrize("preset", ["quick", "gpu", "paper"])
+def test_every_rule_reads_a_row_that_a_notebook_records(preset):
+    """Ids and columns of the rules occur in the notebooks' code, the preset's domain put in."""
+    domain = lrc.PRESETS[preset].domain
     folder = paths.root() / "notebooks" / "lrc_i2i"
     code = ""
     for path in sorted(folder.glob("*.ipynb")):
         cells = json.loads(path.read_text())["cells"]
         code += "".join("".join(c["source"]) for c in cells if c["cell_type"] == "code")
+    code = code.replace("{D}", domain)
     for claim in ledger.load("lrc_i2i").claims.claims:
-        for ref in refs(claim.rules["quick"]) if "quick" in claim.rules else ():
+        for ref in refs(claim.rules[preset]) if preset in claim.rules else ():
             if ref.id == CHECKS:
                 continue
             assert re.search(rf'"{ref.id}"', code), (claim.id, ref.id)
             question, _, of = ref.column.rpartition(" ")
-            known = question in code and (of == "faces" or f'"{of}"' in code)
+            known = question in code and (of == domain or f'"{of}"' in code)
             assert ref.column in code or known, (claim.id, ref.column)
+
+
+def test_what_stands_in_for_celeba_is_said():
+    scale = config.Scale("gpu", 1, None, "cats 8 to 128 px, width 32", "gpu", (0,))
+    assert lrc.where_celeba(scale, "cats").standin == ("cats",)
+    assert lrc.where_celeba(scale, "celeba-hq").standin == ()
+    assert ledger.standin_kind("cats") == "data"

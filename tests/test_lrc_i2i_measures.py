@@ -63,6 +63,22 @@ def test_outputs_are_each_target_s_own_sources(held):
     assert not torch.allclose(made[5, 1], one[0], atol=1e-5)
 
 
+@pytest.mark.parametrize("method", ["lrc", "stargan_v2"])
+def test_a_pool_encoded_once_gives_the_same_outputs(held, method, monkeypatch):
+    """Every source serves several targets; on a GPU it is encoded once for all of them."""
+    small = {"size": 32, "style": 8, "hidden": 8} if method == "stargan_v2" else {}
+    net = model(replace(TINY, method=method, **small))
+    one = room.outputs(net, held, once=False)
+    name, seen = ("features" if small else "encode"), []
+    encode = getattr(net["generator"], name)
+    monkeypatch.setattr(net["generator"], name, lambda x: seen.append(len(x)) or encode(x))
+    other = room.outputs(net, held, once=True)
+    assert sum(seen) == len(held.images) < held.chosen.numel()
+    assert torch.allclose(one, other, atol=1e-5)  # other batch sizes
+    assert torch.equal(one, room.outputs(net, held))  # committed numbers were made pair by pair
+    assert not torch.allclose(one, other.roll(1, 1), atol=1e-3)  # control: another source
+
+
 def test_images_of_another_size_are_fitted(held):
     large = room.Held(torch.nn.functional.interpolate(held.images, size=32), held.chosen, held.real)
     assert torch.allclose(room.outputs(model(), large), room.outputs(model(), held), atol=1e-5)

@@ -4,6 +4,7 @@ float64 throughout where two computations of one number are compared: what is le
 sums in another order.
 """
 
+import dataclasses
 import json
 import sys
 from pathlib import Path
@@ -388,8 +389,6 @@ def test_presets_resolve_and_the_paper_column_is_the_published_run():
         room.checked(job)
     assert len({(j.width, j.cap, j.steps, j.data) for n, j in room.SHIPPED.items()
                 if n in room.SWEEP}) == 1  # fmt: skip
-    spent = sum(job.seconds for job in room.PRESETS["gpu"].training.values())
-    assert 500 < spent <= 560  # 600 s a seed in all; the rest is evaluation
     job = room.PRESETS["paper"].training["faces_lrc"]
     assert (job.size, job.low, job.width, job.cap, job.batch) == (128, 8, 64, 512, 8)
     assert (job.lr, job.ratio, job.ema, job.gamma, job.cycle_weight) == (1e-3, 4.0, 0.999, 0.5, 1.0)
@@ -400,7 +399,56 @@ def test_presets_resolve_and_the_paper_column_is_the_published_run():
     assert count == 21_575_999
 
 
-@pytest.mark.parametrize("name", ["cats_lrc", "faces_low32", "faces_epsilon"])
+def test_the_gpu_preset_keeps_its_budget_and_its_width():
+    preset = room.PRESETS["gpu"]
+    jobs = preset.training
+    assert 500 < sum(job.seconds for job in jobs.values()) <= 540  # of 600; the rest is evaluation
+    head = jobs["cats_lrc"]
+    assert jobs["cats_stargan_v2"].seconds == head.seconds
+    published = room.PRESETS["paper"].training["cats_lrc"]
+    assert (2 * head.width, 2 * head.cap) == (published.width, published.cap)
+    full, half = (_parameters(room.recipe(job, "generator")) for job in (published, head))
+    assert half <= 6e6  # bytes, at 8 bits a weight
+    assert 3.9 < full / half < 4.1
+    assert _parameters(room.recipe(head, "discriminator")) * 3.9 < _parameters(
+        room.recipe(published, "discriminator")
+    )
+    assert all(job.batch >= 64 for job in jobs.values())
+    assert all(job.penalty_every == 8 for job in jobs.values())
+    assert {job.precision for job in jobs.values() if job.method == "lrc"} == {"fp16"}
+
+
+def test_the_gpu_preset_s_short_runs_differ_from_the_plain_one_in_one_field():
+    jobs = room.PRESETS["gpu"].training
+    assert room.PRESETS["gpu"].domain == "cats"
+    assert {room.PRESETS[name].domain for name in ("quick", "cpu", "paper")} == {"faces"}
+    plain, head = (room.config.as_dict(jobs[name]) for name in ("cats_low8", "cats_lrc"))
+    assert (plain["data"], plain["size"]) == ("cats", 128)
+    assert {k for k, v in head.items() if v != plain[k]} == {"seconds"}
+    assert plain["seconds"] == head["seconds"] / 4
+    for name, changed in (room.REMEDIES | room.ABLATIONS).items():
+        job = room.config.as_dict(jobs[room.of_cats(name)])
+        assert {k: v for k, v in job.items() if v != plain[k]} == changed
+    sizes = {room.of_cats(name): low for name, low in room.SWEEP.items()}
+    for name, low in sizes.items():
+        assert jobs[name] == dataclasses.replace(jobs["cats_low8"], low=low)
+    titled = {f"faces_{k}" for k in (*room.ALONE, *room.READ)}
+    assert titled == {*room.REMEDIES, *room.ABLATIONS, *room.READINGS}
+
+
+@pytest.mark.parametrize("method", ["lrc", "stargan_v2"])
+def test_lazy_penalties_add_up_to_those_of_every_step(method):
+    """Over any whole period the weights sum to the same: equal in expectation."""
+    job = Training(method, **{**TINY, "size": 32, "gamma": 10.0})
+    weights = {}
+    for every in (1, 8):
+        step = room.STEPS[method](dataclasses.replace(job, penalty_every=every), 0)
+        weights[every] = [step.penalised(context(i)) for i in range(32)]
+    assert sum(weights[8]) == sum(weights[1]) == 32 * 5.0
+    assert sum(w > 0 for w in weights[8]) == 4
+
+
+@pytest.mark.parametrize("name", ["cats_lrc", "cats_low32", "cats_epsilon", "churches_lrc"])
 def test_gpu_runs_train_at_a_tiny_size_from_the_command_line(name, tmp_path, monkeypatch):
     """bf16, time limit and card of the `gpu` preset, with sizes that a CPU does at once."""
     asked = []
@@ -422,6 +470,10 @@ def test_gpu_runs_train_at_a_tiny_size_from_the_command_line(name, tmp_path, mon
     lows = room.targets(model, pixels(2))
     x = room.data.to_float(pixels(2))
     assert torch.isfinite(room.grid(model, x, lows)).all()
+
+
+def _parameters(recipe):
+    return sum(p.numel() for p in _meta(recipe).parameters())
 
 
 def _meta(recipe):

@@ -6,7 +6,7 @@ import shutil
 import pytest
 import torch
 
-from latentpapers import data, paths, storage
+from latentpapers import config, data, paths, storage
 from latentpapers.errors import Corrupt, Missing, UnknownName
 from latentpapers.papers import lsrgan
 
@@ -28,7 +28,7 @@ def small(monkeypatch):
 
 def test_what_is_written_is_what_was_measured(small, tmp_path, monkeypatch):
     lsrgan.score(("esr",), ("set5",), tmp_path)
-    monkeypatch.setattr(lsrgan, "score_file", lambda seed: tmp_path / "published_s0.safetensors")
+    monkeypatch.setattr(lsrgan, "score_file", lambda *_: tmp_path / "published_s0.safetensors")
     found, card = lsrgan.published_scores()
     assert set(found) == {"bicubic", "esr"}
     # the true pictures are the bicubic ones here: no error at all, and the control is not
@@ -43,14 +43,14 @@ def test_what_is_written_is_what_was_measured(small, tmp_path, monkeypatch):
 
 def test_scores_of_another_network_are_refused(small, tmp_path, monkeypatch):
     lsrgan.score(("esr",), ("set5",), tmp_path)
-    monkeypatch.setattr(lsrgan, "score_file", lambda seed: tmp_path / "published_s0.safetensors")
+    monkeypatch.setattr(lsrgan, "score_file", lambda *_: tmp_path / "published_s0.safetensors")
     monkeypatch.setattr(storage, "sha256_file", lambda path: "another")
     with pytest.raises(Corrupt, match="measure again with"):
         lsrgan.published_scores()
 
 
 def test_absent_scores_are_said(tmp_path, monkeypatch):
-    monkeypatch.setattr(lsrgan, "score_file", lambda seed: tmp_path / "none.safetensors")
+    monkeypatch.setattr(lsrgan, "score_file", lambda *_: tmp_path / "none.safetensors")
     with pytest.raises(Missing):
         lsrgan.published_scores()
 
@@ -63,7 +63,7 @@ def elsewhere(small, tmp_path, monkeypatch):
     shutil.copy(shipped / "psnr_s0.safetensors", tmp_path / "psnr.safetensors")
     lsrgan.score(("esr",), ("set5", "photos_2"), tmp_path, seed=1, folder=tmp_path)
     monkeypatch.setattr(
-        lsrgan, "score_file", lambda seed: tmp_path / f"published_s{seed}.safetensors"
+        lsrgan, "score_file", lambda seed, _="": tmp_path / f"published_s{seed}.safetensors"
     )
     return tmp_path
 
@@ -81,7 +81,7 @@ def test_scores_without_networks_bring_a_card_and_commands(elsewhere):
     start, train, again = card["commands"]
     assert start.startswith("cp results/checkpoints/lsrgan/psnr_s0.safetensors")
     assert "--run esr --seed 1" in train
-    assert "--score --seed 1 --networks" in again
+    assert "--score --what published --seed 1 --networks" in again
     with pytest.raises(Missing, match=r"none on 'photos_3'.*table_seeds=\[0\].*cp results"):
         lsrgan.scores_only(1, ("photos",), 3)
     with pytest.raises(UnknownName, match="generator"):
@@ -103,10 +103,33 @@ def test_the_command_line_scores_what_does_not_ship(monkeypatch, tmp_path):
     lsrgan.train_from_cli([*words, "--seed", "2", "--networks", str(tmp_path)])
     shipped, other = asked
     assert shipped[:2] == (lsrgan.SCORED, lsrgan.PUBLISHED_SETS)
-    assert shipped[-1] is None
+    assert shipped[-2:] == (None, "published")
     assert "psnr" not in other[0]
     assert other[1] == (*lsrgan.PUBLISHED_SETS, *lsrgan.CROPS)
     assert other[3] == 2
+
+
+def test_the_command_line_scores_the_first_stage_from_public_weights(monkeypatch, tmp_path):
+    asked = []
+    monkeypatch.setattr(lsrgan, "score_first_stage", lambda *what: asked.append(what))
+    words = ["--score", "--what", "first_stage", "--out", str(tmp_path)]
+    lsrgan.train_from_cli([*words, "--networks", str(tmp_path)])
+    assert asked == [(tmp_path, tmp_path)]
+    with pytest.raises(SystemExit):
+        lsrgan.train_from_cli(words)
+
+
+def test_the_first_stage_from_public_weights_ships_as_scores():
+    found, model = lsrgan.first_stage_scores()
+    assert set(found) == {"bicubic", "realsr_df2k", "psnr_df2k"}
+    assert {len(values) for values in found.values()} == {5}
+    job = lsrgan.SHIPPED["psnr_df2k"]
+    assert model.card["config"] == config.as_dict(job)
+    assert (model.card["steps"], model.card["origin"]) == (job.steps, "realsr_df2k")
+    assert (job.width, job.blocks, job.growth, job.stage) == (64, 23, 32, "psnr")
+    other, _ = lsrgan.published_scores()  # bicubic of the same pictures, measured another day
+    assert list(found["bicubic"].values()) == pytest.approx(other["bicubic"]["set5"]["PSNR"])
+    assert lsrgan.score_file(0, "first_stage").stat().st_size <= 6_000
 
 
 def test_shipped_scores_are_of_every_picture_and_of_the_shipped_networks():
@@ -166,3 +189,20 @@ def test_shipped_scores_can_be_measured_again():
     assert torch.allclose(again["PSNR"], found["esr"]["set5"]["PSNR"], atol=5e-3)
     other = found["lsr"]["set5"]["PSNR"]  # the control
     assert not torch.allclose(again["PSNR"], other, atol=5e-3)
+
+
+def test_packed_scores_are_the_scores():
+    """NIQE in float64 beside the others; a picture whose NIQE is undefined; a set without it."""
+    psnr, niqe = torch.tensor([27.0, 29.5]), torch.tensor([4.0, math.nan], dtype=torch.float64)
+    tree = {"esr": {"set5": {"PSNR": psnr, "NIQE": niqe, "wrapped L1": psnr / 3},
+                    "set14": {"PSNR": psnr[:1]}}}  # fmt: skip
+    packed = lsrgan.packed(tree)
+    assert [len(parts) for parts in packed["esr"].values()] == [2, 1]
+    back = lsrgan.unpacked(packed)
+    for name, found in tree["esr"].items():
+        assert back["esr"][name].keys() == found.keys()
+        for key, values in found.items():
+            assert back["esr"][name][key].dtype is values.dtype
+            torch.testing.assert_close(
+                back["esr"][name][key], values, rtol=0, atol=0, equal_nan=True
+            )

@@ -156,6 +156,16 @@ def test_uneven_or_empty_series_are_refused():
             figures.curves({"a": values}, x="x", y="y")
 
 
+@pytest.mark.parametrize("words", [2, 14])
+def test_the_label_below_intervals_is_never_cut(words):
+    names = [("a method with a long name, of which there are some", 1.0, 0.5, 1.5)]
+    fig = figures.intervals(names, x="words " * words)
+    fig.canvas.draw()
+    box = fig.axes[0].xaxis.label.get_window_extent()
+    assert box.x0 >= 0
+    assert box.x1 <= fig.bbox.x1
+
+
 def test_intervals_draw_value_interval_and_the_papers_number():
     fig = figures.intervals(
         [("a", 2.0, 1.5, 2.5), ("b", 1.0, None, None)], x="IS", reference={"a": 3}

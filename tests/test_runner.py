@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from runner_bed import PARAMETERS, Bed, cell, notebook
 
+from latentpapers import papers
 from latentpapers.errors import UnknownName, UserError
 from latentpapers.runner import collect, plan, reproduce, scrub
 from latentpapers.runner.closure import closure
@@ -159,7 +160,8 @@ def test_a_broken_notebook_is_named(bed):
 def test_predictions_come_from_the_last_run_then_the_room_then_a_guess(bed):
     training, tables = jobs(Request("gpu", ("avae",)))
     assert predicted(training) == (7.0, 111)
-    assert predicted(tables)[0] > 100
+    assert predicted(tables)[0] == 33
+    assert predicted(jobs(Request("paper", ("avae",)))[1])[0] > 100
     training.folder.mkdir(parents=True)
     (training.folder / "runtime.json").write_text('{"seconds": 1.5, "memory_mb": 9}')
     assert predicted(training) == (1.5, 9)
@@ -338,6 +340,18 @@ def test_wrong_names_and_types_are_refused(asked, overrides, kind, words):
 def test_overrides_are_checked_before_any_kernel_starts(bed, overrides, kind, words):
     with pytest.raises(kind, match=words):
         jobs(Request(papers=("avae",), overrides=overrides))
+
+
+@pytest.mark.parametrize("paper", papers.BUILT)
+def test_the_gpu_preset_allows_its_notebooks_600_seconds_in_all(paper):
+    """Training as its runs say; the plan is told the same. None has been measured yet."""
+    room = papers.room(paper)
+    training = sum(job.seconds or 0.0 for job in room.PRESETS["gpu"].training.values())
+    assert set(room.ALLOWED) == {"gpu/2_training", "gpu/3_tables", "gpu/4_figures"}
+    assert training <= room.ALLOWED["gpu/2_training"]
+    assert sum(room.ALLOWED.values()) <= 600
+    for job in jobs(Request("gpu", (paper,))):
+        assert job.folder.exists() or predicted(job)[0] == room.ALLOWED[f"gpu/{job.notebook}"]
 
 
 def test_a_budget_multiplies_the_time_limits(bed):

@@ -1,5 +1,7 @@
 """Whole jobs, with kernels: strictness, resume after kill -9, orphans, the comparison, refresh."""
 
+import base64
+import io
 import json
 import os
 import resource
@@ -15,6 +17,7 @@ import nbformat
 import psutil
 import pytest
 from nbclient import NotebookClient
+from PIL import Image
 from runner_bed import RECORD, Bed
 
 from latentpapers.runner.kernels import manager
@@ -258,6 +261,37 @@ def test_a_kernel_is_reached_without_ports_where_names_allow_it(tmp_path, letter
         folder.mkdir()
         NotebookClient(notebook, km=manager(dict(os.environ), log, folder)).execute()
     assert notebook.cells[0].outputs[0]["data"]["text/plain"] == f"'{spoken}'"
+
+
+INLINE = """
+import os, numpy as np, matplotlib.pyplot as plt
+from IPython.display import display
+from latentpapers import notebook
+notebook.small_pictures(40_000)
+x, y = np.mgrid[0:1:200j, 0:1:400j]
+grain = 0.02 * np.random.default_rng(0).standard_normal((200, 400, 3))
+fig = plt.figure(figsize=(8, 4))
+plt.imshow(np.clip(np.dstack([x, y, x * y]) + grain, 0, 1))
+display(fig)
+plt.close(fig)
+fig, axes = plt.subplots(2, 4, figsize=(8, 5))
+for k, axis in enumerate(axes.flat):
+    axis.plot(np.sin((k + 1) * x[:, 0]), "o-")
+display(fig)
+plt.close(fig)
+"""
+
+
+def test_a_photograph_is_shown_as_jpeg_at_its_size_and_a_drawing_as_png(tmp_path):
+    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(INLINE)])
+    NotebookClient(notebook, timeout=120, kernel_name="python3").execute()
+    found = [o["data"] for o in notebook.cells[0]["outputs"] if o["output_type"] == "display_data"]
+    kinds = [[k for k in data if k.startswith("image/")] for data in found]
+    assert kinds == [["image/jpeg"], ["image/png"]]
+    for (kind,), data in zip(kinds, found, strict=True):
+        content = base64.b64decode(data[kind])
+        assert len(content) <= 40_000
+        assert Image.open(io.BytesIO(content)).width == 800
 
 
 def test_checkpoints_of_other_training_code_are_put_aside(bed):

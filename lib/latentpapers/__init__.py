@@ -13,8 +13,8 @@ __version__ = "0.1.0"
 # fmt: off
 _SUBMODULES = frozenset((
     "check", "cli", "config", "data", "errors", "latent", "ledger", "losses", "metrics", "models",
-    "nets", "notebook", "papers", "paths", "report", "runner", "seeds", "shapes", "storage",
-    "tensorfile", "train", "weights", "widgets",
+    "nets", "notebook", "papers", "paths", "precision", "report", "runner", "seeds", "shapes",
+    "storage", "tensorfile", "train", "weights", "widgets",
 ))
 # fmt: on
 _FUNCTIONS = {"begin": "notebook", "show_source": "notebook"}

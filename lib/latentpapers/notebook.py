@@ -25,6 +25,7 @@ from latentpapers.errors import Corrupt, Missing, UnknownName, UserError
 
 if TYPE_CHECKING:
     import numpy as np
+    from matplotlib.figure import Figure
 
 TRAINING = "2_training"
 LIBRARY = Path(__file__).resolve().parent
@@ -172,7 +173,7 @@ def begin(
 
 
 def small_pictures(limit: int) -> None:
-    """Holds inline pictures to `limit` bytes, by a palette first, then by size.
+    """Holds inline pictures to `limit` bytes: by a palette or as JPEG, then by size.
 
     A picture that cannot be held to it (noise, many sharp photographs) may take up to four times
     as much: how large a picture shows must not decide whether a run succeeds. Only in a kernel,
@@ -183,18 +184,32 @@ def small_pictures(limit: int) -> None:
         return
     from matplotlib.figure import Figure
 
-    from latentpapers.report import figures
-
-    def inline(fig: Figure) -> bytes:
-        for bound in (limit, 2 * limit):
-            with contextlib.suppress(UserError):
-                return figures.png_bytes(fig, bound)
-        return figures.png_bytes(fig, 4 * limit)
-
     # the inline backend registers its own formatter when it is first set up: do that now
     shell.run_line_magic("matplotlib", "inline")
-    formatter = shell.display_formatter.formatters["image/png"]
-    formatter.for_type(Figure, inline)
+    left: dict[Figure, bytes] = {}  # from one formatter to the other, within one display
+
+    def png(fig: Figure) -> bytes | None:
+        kind, content = _inline(fig, limit)
+        if kind == "image/jpeg":
+            left[fig] = content
+            return None
+        return content
+
+    def jpeg(fig: Figure) -> bytes | None:
+        return left.pop(fig, None)
+
+    formatters = shell.display_formatter.formatters
+    formatters["image/png"].for_type(Figure, png)
+    formatters["image/jpeg"].for_type(Figure, jpeg)  # IPython asks for it after PNG
+
+
+def _inline(fig: "Figure", limit: int) -> tuple[str, bytes]:
+    from latentpapers.report import figures
+
+    for bound in (limit, 2 * limit):
+        with contextlib.suppress(UserError):
+            return figures.inline_bytes(fig, bound)
+    return figures.inline_bytes(fig, 4 * limit)
 
 
 def _check_job(opened: str) -> None:

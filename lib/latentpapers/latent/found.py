@@ -5,11 +5,12 @@ Two forms: `save` keeps every code in half precision; `save_small`, for hundreds
 sixth of that, because starts are drawn again from their seed and all that a search finds lies on
 the great circle through start and recovered code, so that an angle says where."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
 import torch
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from latentpapers import tensorfile
@@ -55,6 +56,16 @@ class Found:
         moved = (t.to(device) for t in (self.z0, self.z1, self.zp, self.sigma))
         extra = {name: t.to(device) for name, t in self.extra.items()}
         return Found(*moved, self.steps, extra)
+
+
+def joined(parts: list[Found]) -> Found:
+    """Searches of successive starts as one; mean steps are weighted, `extra` is the first's."""
+    n = [len(part.z0) for part in parts]
+    codes = (torch.cat([getattr(p, name) for p in parts]) for name in (*_CODES, "sigma"))
+    steps = tuple(
+        sum(k * s for k, s in zip(n, of)) / sum(n) for of in zip(*(p.steps for p in parts))
+    )
+    return Found(*codes, steps, parts[0].extra)
 
 
 def save(path: Path, found: Found, card: dict[str, Any]) -> None:
@@ -127,6 +138,68 @@ def load_small(path: Path, z0: Codes) -> tuple[Found, dict[str, Any]]:
 def _angles(found: Found, z1: Codes, z: Codes) -> PerImage:
     """Where the first codes' `z` lie on their circles."""
     return position(found.z0[: len(z)], z1[: len(z)], z)
+
+
+@dataclass(frozen=True)
+class Edited:
+    """What a search found from edited starts, proj(z_0 + sign direction) (appendix E).
+
+    Attributes:
+        rows, sign: (N,) which starts were edited; 1 where the direction was added, -1 where it was
+            subtracted.
+        zp, sigma: (N, Z), (N,) protoimages' codes and weights of the *edited* starts.
+        direction: (Z,) the attribute's vector.
+    """
+
+    rows: Int[Tensor, "N"]
+    sign: PerImage
+    zp: Codes
+    sigma: PerImage
+    direction: Float[Tensor, "Z"]
+
+    def starts(self, z0: Codes) -> Codes:
+        """The edited codes, on the sphere, of the searched starts `z0`."""
+        return project(z0[self.rows] + self.sign[:, None] * self.direction)
+
+    def improved(self, z0: Codes) -> Codes:
+        """The method's codes for them (eq 8)."""
+        return walk.interpolate(self.starts(z0), self.zp, self.sigma)
+
+    def of(self, sign: int, below: int) -> "Edited":
+        """Those of one sign among the first `below` starts, in the order of the starts."""
+        chosen = ((self.sign == sign) & (self.rows < below)).nonzero().flatten()
+        chosen = chosen[self.rows[chosen].argsort()]
+        parts = (t[chosen] for t in (self.rows, self.sign, self.zp, self.sigma))
+        return Edited(*parts, self.direction)
+
+    def to(self, device: str) -> "Edited":
+        """The same on another device."""
+        return Edited(*(getattr(self, f.name).to(device) for f in fields(self)))
+
+
+def save_edited(path: Path, edited: Edited, card: dict[str, Any]) -> None:
+    """Writes it; protoimages' codes in 8 bits an element, half a degree at most off."""
+    scale = edited.zp.abs().amax(1, keepdim=True) / _LEVELS
+    levels = (edited.zp / scale).round().to(torch.int8)
+    tree = {"zp": levels, "scale": scale.float(), "rows": edited.rows.to(torch.int16),
+            "sign": edited.sign.to(torch.int8), "sigma": edited.sigma.float(),
+            "direction": edited.direction.half()}  # fmt: skip
+    tensorfile.save(path, {"edited": {n: t.cpu() for n, t in tree.items()}}, about=card)
+
+
+def load_edited(path: Path) -> Edited:
+    """What `save_edited` wrote.
+
+    Raises:
+        Missing, Corrupt: no such file, or another kind of file.
+    """
+    whole = tensorfile.load(path)
+    if "edited" not in whole:
+        raise Corrupt(f"{path} holds no search of edited starts.")
+    tree = whole["edited"]
+    zp = project(tree["zp"] * tree["scale"])
+    sign, direction = (tree[name].float() for name in ("sign", "direction"))
+    return Edited(tree["rows"].long(), sign, zp, tree["sigma"], direction)
 
 
 def load(path: Path) -> tuple[Found, dict[str, Any]]:

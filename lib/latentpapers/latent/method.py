@@ -53,11 +53,12 @@ TUNED: dict[str, dict[str, tuple[float, float, float, float]]] = {
         "celeba": (2, 3, 0.5, 0.75), "church": (2, 5, 0.5, 0.7), "train": (5, 50, 0.5, 0.7),
         "celebahq512": (15, 50, 0.5, 0.75), "celebahq1024": (15, 50, 0.4, 0.7),
         "wgan_gp": (10, 0.2, 0.5, 0.75),
+        "biggan": (15, 0.0, 0.5, 0.75),  # only walked: the rest is never read (diamond-e34)
     },
     "paper": {
         "celeba": (2, 3, 0.0, 1.0), "church": (2, 5, 0.0, 1.0), "train": (2, 5, 0.0, 1.0),
         "celebahq512": (10, 100, 0.0, 1.0), "celebahq1024": (10, 100, 0.0, 1.0),
-        "wgan_gp": (2, 0.2, 0.0, 1.0),
+        "wgan_gp": (2, 0.2, 0.0, 1.0), "biggan": (15, 100, 0.0, 1.0),
     },
 }  # fmt: skip
 """alpha, lambda and the bounds of sigma by data set (appendix C; diamond-e20, -e32, -e33)."""

@@ -325,6 +325,8 @@ def _judge(claim: Claim, rule: Rule, samples: list[_Sample], book: "_ledger.Ledg
             return Verdict(claim.id, NOT_TESTABLE, _kinds(standins), obstacle, evidence)
     outcome = _outcome(rule, samples, book)
     sentence = f"{outcome.text}{_scale(claim, samples)}."
+    if outcome.mdd:
+        sentence += f" Smallest difference that this could tell: {_digits(outcome.mdd)}."
     suffixes = _kinds(standins)
     if claim.about == "training_method" and min(s.seeds for s in samples) < 2:
         suffixes += ("single run",)
@@ -373,8 +375,8 @@ def _compare(a: _Sample, b: _Sample) -> tuple[Interval, float | None, str]:
     gap = difference(a.interval(), b.interval())
     if not gap.known:
         return gap, None, "no interval"
-    mdd = (gap.half_lo + gap.half_hi) / 2
-    return gap, mdd, f"intervals of the two rows, n = {a.first['n']} and {b.first['n']}"
+    how = f"intervals of the two rows, n = {a.first['n']} and {b.first['n']}"
+    return gap, _detectable(gap), how
 
 
 def _ordering(rule: OrderingRule, better: _Sample, worse: _Sample) -> _Outcome:
@@ -417,7 +419,7 @@ def _number(rule: NumberRule, sample: _Sample, book: "_ledger.Ledger") -> _Outco
     if not ours.known:
         return _Outcome(None, text)
     inside = ours.lo - rule.tolerance <= paper <= ours.hi + rule.tolerance
-    return _Outcome(inside, text, (ours.half_lo + ours.half_hi) / 2)
+    return _Outcome(inside, text, _detectable(ours))
 
 
 def _bound(rule: BoundRule, sample: _Sample) -> _Outcome:
@@ -428,8 +430,7 @@ def _bound(rule: BoundRule, sample: _Sample) -> _Outcome:
         f"{_name(rule.ref)} is {ours.text()} ({_basis(sample)}), claimed {rule.op} "
         f"{_digits(rule.limit)}"
     )
-    mdd = (ours.half_lo + ours.half_hi) / 2 if ours.known else None
-    return _Outcome(False if edge else holds, text, mdd)
+    return _Outcome(False if edge else holds, text, _detectable(ours))
 
 
 def _within(rule: WithinRule, sample: _Sample) -> _Outcome:
@@ -442,7 +443,13 @@ def _within(rule: WithinRule, sample: _Sample) -> _Outcome:
         return _Outcome(None, text)
     inside = rule.low <= ours.lo and ours.hi <= rule.high
     outside = ours.hi < rule.low or ours.lo > rule.high
-    return _Outcome(True if inside else False if outside else None, text)
+    holds = True if inside else False if outside else None
+    return _Outcome(holds, text, _detectable(ours))
+
+
+def _detectable(interval: Interval) -> float | None:
+    """Half the width: a difference as large as that is just told from none."""
+    return (interval.half_lo + interval.half_hi) / 2 if interval.known else None
 
 
 def _above(interval: Interval, limit: float) -> bool | None:

@@ -7,6 +7,7 @@ arithmetic is at least fp32; every term is a mean over all elements, as in the a
 from torch import Tensor
 
 from latentpapers.errors import UserError
+from latentpapers.precision import widened
 from latentpapers.shapes import Codes, Images, Scalar
 
 
@@ -75,8 +76,4 @@ def diversity_weight(step: int, steps: int, *, start: float = 1.0) -> float:
 
 
 def _distance(a: Tensor, b: Tensor) -> Scalar:
-    return (_wide(a) - _wide(b)).abs().mean()
-
-
-def _wide(x: Tensor) -> Tensor:
-    return x.float() if x.dtype.itemsize < 4 else x
+    return (widened(a) - widened(b)).abs().mean()

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from latentpapers.errors import UnknownName, UserError
 from latentpapers.ledger import implements
+from latentpapers.precision import widened
 from latentpapers.shapes import Images, PerImage, Scalar
 
 Norm = Literal["l2", "rms"]
@@ -26,12 +27,12 @@ def critic_loss(real: PerImage, fake: PerImage) -> Scalar:
     Args:
         real, fake: critic values, any finite number.
     """
-    return _wide(fake).mean() - _wide(real).mean()
+    return widened(fake).mean() - widened(real).mean()
 
 
 def generator_loss(fake: PerImage) -> Scalar:
     """-E[C(fake)]: the part of eq 4 that the generator can change."""
-    return -_wide(fake).mean()
+    return -widened(fake).mean()
 
 
 @implements("lag", eq="8")
@@ -99,7 +100,7 @@ def gradient_penalty(
     if norm not in NORMS:
         raise UnknownName("norm", norm, NORMS)
     with torch.autocast(real.device.type, enabled=False), torch.enable_grad():
-        x = mixture(_wide(real.detach()), _wide(fake.detach()), mix).requires_grad_()
+        x = mixture(widened(real.detach()), widened(fake.detach()), mix).requires_grad_()
         (slope,) = torch.autograd.grad(critic(x).sum(), x, create_graph=True)
         return (slope_norm(slope, norm, eps) - target).square().mean()
 
@@ -108,7 +109,3 @@ def slope_norm(slope: Images, norm: Norm = "l2", eps: float = 1e-8) -> Float[Ten
     """Length of each image's gradient: root of the sum (`l2`) or mean (`rms`) of squares."""
     squares = slope.square().flatten(1)
     return ((squares.sum(1) if norm == "l2" else squares.mean(1)) + eps).sqrt()
-
-
-def _wide(x: Tensor) -> Tensor:
-    return x.float() if x.dtype in (torch.bfloat16, torch.float16) else x

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from latentpapers.errors import UserError
+from latentpapers.precision import widened
 from latentpapers.shapes import Codes, Images
 
 BOTTOM = 8  # side of the last feature map
@@ -47,11 +48,6 @@ def _conv(inputs: int, outputs: int) -> list[nn.Module]:
     return [nn.Conv2d(inputs, outputs, 3, padding=1), nn.ELU(inplace=True)]
 
 
-def _widened(x: Tensor) -> Tensor:
-    """fp32 out of an autocast region: codes, images and losses are never bf16."""
-    return x.float() if x.dtype is torch.bfloat16 else x
-
-
 def _initialise(module: nn.Module) -> None:
     if isinstance(module, nn.Conv2d | nn.Linear):
         nn.init.xavier_uniform_(module.weight)
@@ -82,7 +78,7 @@ class Encoder(nn.Module):
         self.apply(_initialise)
 
     def forward(self, x: Images) -> Codes:
-        return _widened(self.code(self.features(x).flatten(1)))
+        return widened(self.code(self.features(x).flatten(1)))
 
     def moments(self, x: Images) -> tuple[Codes, Codes]:
         """Mean and log-variance of q(z | x); needs `heads=2`."""
@@ -115,7 +111,7 @@ class Decoder(nn.Module):
 
     def forward(self, z: Codes) -> Images:
         x = self.code(z).view(-1, self.width, BOTTOM, BOTTOM)
-        return _widened(self.layers(x.contiguous(memory_format=torch.channels_last)))
+        return widened(self.layers(x.contiguous(memory_format=torch.channels_last)))
 
 
 def seeded(make: Callable[[], nn.Module], generator: torch.Generator) -> nn.Module:

@@ -11,7 +11,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from latentpapers.nets.equalized import widened
+from latentpapers.precision import widened
 from latentpapers.shapes import Codes, Features, Images, PerImage
 
 UP = (16, 16, 8, 4, 2, 1)  # channels at 4, 8, 16, 32, 64, 128 px, in units of the base width

@@ -4,10 +4,10 @@ Written from Lim et al. 2017 with the settings of LAG's authors' code: 16 blocks
 residuals divided by the number of blocks, and the nearest-enlarged input added at the end.
 """
 
-import torch
 from torch import nn
 from torch.nn import functional as F
 
+from latentpapers.precision import widened
 from latentpapers.shapes import Images
 
 
@@ -41,5 +41,4 @@ class EDSR(nn.Module):
 
     def forward(self, y: Images) -> Images:
         detail = F.pixel_shuffle(self.last(self.blocks(self.first(y))), self.factor)
-        wide = detail.float() if detail.dtype is torch.bfloat16 else detail
-        return wide + F.interpolate(y, scale_factor=self.factor, mode="nearest")
+        return widened(detail) + F.interpolate(y, scale_factor=self.factor, mode="nearest")

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from latentpapers.errors import UserError
+from latentpapers.precision import widened
 
 SQRT2 = math.sqrt(2.0)
 
@@ -140,8 +141,3 @@ def minibatch_stddev(
     each = (variance + eps).sqrt().mean((1, 2, 3))
     spread = each.repeat_interleave(size) if together else each.repeat(size)
     return spread.view(n, 1, 1, 1)
-
-
-def widened(x: Tensor) -> Tensor:
-    """fp32 out of an autocast region: images, features and scores are never half precision."""
-    return x.float() if x.dtype in (torch.bfloat16, torch.float16) else x

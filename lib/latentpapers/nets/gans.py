@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from latentpapers.errors import UnknownName, UserError
-from latentpapers.nets.equalized import widened
+from latentpapers.precision import widened
 from latentpapers.shapes import Codes, Features, Images, PerImage
 
 Squash = Literal["tanh", "sigmoid"]

@@ -9,7 +9,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from latentpapers.errors import UnknownName, UserError
-from latentpapers.nets.equalized import pixel_norm, widened
+from latentpapers.nets.equalized import pixel_norm
+from latentpapers.precision import widened
 from latentpapers.shapes import Codes, Images
 
 TRUNKS = ("resnet18", "plain")

@@ -19,6 +19,7 @@ from torch.nn.utils.parametrizations import spectral_norm
 
 from latentpapers.errors import UserError
 from latentpapers.nets.equalized import EqualizedConv2d, he_gain
+from latentpapers.precision import widened
 from latentpapers.shapes import Images, PerImage
 
 SLOPE = 0.2
@@ -63,11 +64,6 @@ def blended(x: Images, weight: float) -> Images:
     """An image with its finest details at `weight`: what real images look like in a fade."""
     coarse = nearest_up(box_down(x, 2))
     return coarse + weight * (x - coarse)
-
-
-def _wide(x: Tensor) -> Tensor:
-    """fp32 out of an autocast region: images, codes and losses are never bf16."""
-    return x.float() if x.dtype is torch.bfloat16 else x
 
 
 def _leaky(x: Tensor) -> Tensor:
@@ -144,7 +140,7 @@ class Generator(nn.Module):
         image: Images | None = None
         for k, stage in enumerate(self.stages[:level], 1):
             maps, own = stage(maps)
-            own = _wide(own)
+            own = widened(own)
             if image is None:
                 image = own
             else:
@@ -261,7 +257,7 @@ class Critic(nn.Module):
         y = torch.cat([self.trunk(x, level, fade), difference], 1)
         for block in self.blocks:
             y = _leaky(block(y))
-        return _wide(self.head(y))
+        return widened(self.head(y))
 
 
 def value(code: Maps) -> PerImage:
@@ -297,7 +293,7 @@ class Encoder(nn.Module):
         self.code = EqualizedConv2d(width, noise, gain=he_gain(1))
 
     def forward(self, x: Images) -> Maps:
-        return _wide(self.code(self.trunk(x)))
+        return widened(self.code(self.trunk(x)))
 
 
 class Embedding(nn.Module):

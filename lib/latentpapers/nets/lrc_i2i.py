@@ -23,6 +23,7 @@ from latentpapers.errors import UnknownName, UserError
 from latentpapers.nets import spectral as sn
 from latentpapers.nets.pono import DynamicMoments, Moments, pono, restore
 from latentpapers.nets.spadain import InstanceNorm, SPAdaIN
+from latentpapers.precision import widened
 from latentpapers.shapes import Images
 
 SLOPE = 0.2
@@ -59,11 +60,6 @@ def decoder_widths(size: int, low: int, width: int = 64, cap: int = 512) -> list
 
 def _leaky(x: Maps) -> Maps:
     return F.leaky_relu(x, SLOPE)
-
-
-def _wide(x: Tensor) -> Tensor:
-    """fp32 out of an autocast region: images and logits are never in half precision."""
-    return x.float() if x.dtype.itemsize < 4 else x
 
 
 def enlarge(x: Maps, side: int) -> Maps:
@@ -208,7 +204,7 @@ class Generator(nn.Module):
         y = features.maps
         for block, moments in zip(self.decoder, reversed(features.moments), strict=True):
             y = block(y, enlarge(low, y.shape[-1]), moments)
-        return _wide(self.to_rgb(_leaky(self.norm(y))))
+        return widened(self.to_rgb(_leaky(self.norm(y))))
 
     def forward(self, x: Images, low: Images) -> Images:
         """G(x, low): image n of x in the layout of target n."""
@@ -279,4 +275,4 @@ class Discriminator(nn.Module):
         """
         y = self.trunk(self.from_rgb(image))
         y = self.joined(torch.cat([y, difference.to(y.dtype)], 1))
-        return _wide(self.logits(_leaky(self.last(_leaky(y)))))
+        return widened(self.logits(_leaky(self.last(_leaky(y)))))

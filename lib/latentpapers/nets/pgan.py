@@ -23,8 +23,8 @@ from latentpapers.nets.equalized import (
     EqualizedLinear,
     minibatch_stddev,
     pixel_norm,
-    widened,
 )
+from latentpapers.precision import widened
 from latentpapers.shapes import Codes, Features, Images, PerImage
 
 BOTTOM = 4  # side of the first feature map

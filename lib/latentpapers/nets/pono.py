@@ -36,17 +36,19 @@ def pono(x: Maps) -> tuple[Maps, Moments]:
     average = x.new_full((x.shape[1], 1), 1 / x.shape[1])
     mean = rows @ average
     rows = rows - mean
-    std = (_squares(rows, average) * (len(average) / (len(average) - 1)) + EPS).sqrt().to(x.dtype)
+    std = _deviation(rows, average)
     residue = rows * std.reciprocal()
     return residue.permute(0, 3, 1, 2), Moments(*(m.permute(0, 3, 1, 2) for m in (mean, std)))
 
 
-def _squares(rows: Tensor, average: Tensor) -> Tensor:
+def _deviation(rows: Tensor, average: Tensor) -> Tensor:
+    """Root of the unbiased variance of rows of mean 0, plus `EPS`."""
+    unbiased = len(average) / (len(average) - 1)
     if rows.dtype is not torch.float16:
-        return rows.square() @ average
+        return (rows.square() @ average * unbiased + EPS).sqrt()
     # fp16 ends at 65,504, the square of 256
     norm = torch.linalg.vector_norm(rows, dim=-1, keepdim=True, dtype=torch.float32)
-    return norm.square() / len(average)
+    return (norm.square() / len(average) * unbiased + EPS).sqrt().half()
 
 
 def restore(x: Maps, moments: Moments) -> Maps:

@@ -4,11 +4,11 @@ Written from Ledig et al. 2017 with the changes of LAG's authors' code: leaky Re
 PReLU, weights drawn from N(0, 0.02), and a discriminator that judges each of 4 x 4 positions.
 """
 
-import torch
 from torch import nn
 
 from latentpapers.errors import UserError
 from latentpapers.nets.gans import BatchNorm  # over the images of all processes
+from latentpapers.precision import widened
 from latentpapers.shapes import Images, PerImage
 
 SLOPE = 0.2
@@ -18,10 +18,6 @@ def _initialise(module: nn.Module) -> None:
     if isinstance(module, nn.Conv2d):
         nn.init.normal_(module.weight, std=0.02)
         nn.init.zeros_(module.bias)
-
-
-def _wide(x: torch.Tensor) -> torch.Tensor:
-    return x.float() if x.dtype is torch.bfloat16 else x
 
 
 class Block(nn.Module):
@@ -67,7 +63,7 @@ class Generator(nn.Module):
 
     def forward(self, y: Images) -> Images:
         first = self.first(y)
-        return _wide(self.up(first + self.blocks(first)))
+        return widened(self.up(first + self.blocks(first)))
 
 
 class Discriminator(nn.Module):
@@ -103,4 +99,4 @@ class Discriminator(nn.Module):
 
     def positions(self, x: Images) -> Images:
         """Logits, (N, 1, 4, 4)."""
-        return _wide(self.layers(x))
+        return widened(self.layers(x))

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from latentpapers.errors import UserError
-from latentpapers.nets.equalized import widened
+from latentpapers.precision import widened
 from latentpapers.shapes import Codes, Images, Labels, PerImage
 
 SLOPE = 0.2

@@ -15,8 +15,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from latentpapers.errors import UserError
-from latentpapers.nets.equalized import SQRT2, pixel_norm, widened
+from latentpapers.nets.equalized import SQRT2, pixel_norm
 from latentpapers.nets.pgan import SLOPE, widths
+from latentpapers.precision import widened
 from latentpapers.shapes import Codes, Images
 
 FUSED = 128  # from this side on, enlarging and convolving are one transposed convolution

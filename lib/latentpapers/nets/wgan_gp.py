@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from latentpapers.errors import UnknownName, UserError
-from latentpapers.nets.equalized import widened
+from latentpapers.precision import widened
 from latentpapers.shapes import Codes, Features, Images, PerImage
 
 Statistics = Literal["running", "batch"]

@@ -5,26 +5,30 @@ level, WGAN-GP, and the encoder that starts an inversion. The walk itself is in 
 """
 
 import dataclasses
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
+from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from latentpapers import config, data, models, paths, tensorfile, weights
-from latentpapers.errors import UserError
-from latentpapers.latent import boundary, found, inversion, method, walk
+from latentpapers.errors import Missing, UserError
+from latentpapers.latent import attributes, boundary, found, inversion, method, walk
 from latentpapers.latent.descent import Plan
 from latentpapers.latent.pair import Pair, of_networks
 from latentpapers.latent.pair import sample as starting_points
+from latentpapers.latent.sphere import project
 from latentpapers.losses import wgan
-from latentpapers.metrics import projected, walks
+from latentpapers.metrics import drawn_judge, projected, walks
 from latentpapers.metrics.protocol import Score
 from latentpapers.nets import pgan
 from latentpapers.nets.began import seeded
+from latentpapers.nets.biggan import OfClass
 from latentpapers.nets.equalized import pixel_norm
 from latentpapers.nets.features import folded
 from latentpapers.seeds import generator
@@ -43,6 +47,7 @@ EXPECT = {
     "quick/4_figures": (38, 1300), "quick/5_explore": (13, 1000),
     "cpu/3_tables": (197, 1250), "cpu/4_figures": (77, 1400),
 }  # fmt: skip
+ALLOWED = {"gpu/2_training": 525, "gpu/3_tables": 45, "gpu/4_figures": 30}  # seconds of 600
 
 # Images of the trainings behind the paper's networks. PGAN: celebaCropped_s5_i83000 of the GAN
 # zoo, 48k steps at 4 px, 96k at each of 8 to 64 px, 83k at 128 px, of 16 images. WGAN-GP: 10
@@ -253,6 +258,11 @@ class Inversion(Task):
 
     def __init__(self, job: Training, seed: int, device: str | torch.device = "cpu") -> None:
         self.job, self.nets, self.ema = job, networks(job, seed), {}
+        if not job.source:
+            raise UserError(
+                "an inversion encoder needs the generator it inverts: --set source=FILE, a "
+                "checkpoint in the form of `latentpapers.models`."
+            )
         path = Path(job.source)
         self.frozen = models.load(path if path.suffix else job.source)["generator"].to(device)
 
@@ -273,17 +283,33 @@ class Inversion(Task):
 
 
 @dataclass(frozen=True)
+class Limit:
+    """How long the searches of a run may take, where a preset trains and searches its own.
+
+    Attributes:
+        seconds: of wall clock for the starts of a headline (`HEADLINES`); the others get their
+            share of it and of the starts. None: as long as it takes, all starts for every run.
+        edited: starts that are searched again with the attribute added, and subtracted; whoever
+            has it is searched, too.
+    """
+
+    seconds: float | None = None
+    edited: int = 40
+
+
+@dataclass(frozen=True)
 class Preset:
     """One column of the preset table.
 
     Attributes:
         training: runs by checkpoint name, the same in every preset: `faces_pgan` (the paper's
             CelebA), `cats_pgan` (a second domain, as its churches), `drawn_pgan` (who is the
-            majority?), `faces_wgan_gp`, `cifar_pgan` (data without common structure); in paper
-            also `church_encoder`. In quick, training only proves itself (`proof`) and the names are
-            shipped checkpoints, made by `SHIPPED`.
+            majority?), `faces_wgan_gp`, `cifar_pgan` (data without common structure). In quick,
+            training only proves itself (`proof`) and the names are shipped checkpoints, made by
+            `SHIPPED`.
         seeds: training seeds behind the tables.
-        n_score: generated images behind each distribution score of Table 1.
+        n_score: generated images behind each distribution score of Table 1; as many starts are
+            searched, as far as `limit` lets them.
         n_latents: latents that are inverted and walked for the other numbers.
         examples: images in a figure's row.
         search: readings, weights and schedules of the latent searches, for PGAN; `wgan_gp` for
@@ -292,6 +318,7 @@ class Preset:
         n_labels: labelled images behind the boundary, half of them to check it.
         splits: random halves of the protocol that chooses on one and reports on the other.
         curved: runs whose learning curve is measured on the way.
+        limit: of the searches that notebook 2 makes, for every training seed.
     """
 
     training: dict[str, Training] = field(default_factory=dict)
@@ -306,6 +333,7 @@ class Preset:
     n_labels: int = 4000
     splits: int = 8
     curved: tuple[str, ...] = ()
+    limit: Limit = field(default_factory=Limit)
 
 
 _SMALL = {"fmap_base": 1024, "fmap_max": 64, "precision": "bf16", "penalty_precision": "bf16",
@@ -337,6 +365,14 @@ SHIPPED: dict[str, Training] = {
         **{**_SHORTER, "fmap_base": 512, "fmap_max": 32, "average": 0.998},
     ),
 }  # fmt: skip
+
+# Section 4.1: the start of the inversion on churches. No preset trains it, for none makes the
+# generator that it inverts.
+ENCODERS: dict[str, Training] = {
+    "church_encoder": Training(
+        "inverter", "lsun-church", size=256, images=0, steps=100_000, width=512
+    ),
+}
 
 # Networks that a shipped file keeps; the paper takes the generator as trained, not its average.
 KEPT: dict[str, tuple[str, ...]] = {
@@ -372,43 +408,44 @@ PRESETS: dict[str, Preset] = {
     "cpu": dataclasses.replace(
         _QUICK, n_score=320, n_latents=320, pushes=boundary.STEPS, n_labels=4000, splits=8
     ),
-    # 600 s a seed: 2 x 180 + 2 x 45 + 30 of training; the searches of notebooks 3 and 4 are to take
-    # no more than the rest (`ci/benchmark_gpu.py`). 500 latents at once keep 8 GB for their
-    # backward pass and a GPU busy; the figures' intervals do with 400 starts.
+    # 600 s a seed: 320 of training (2 x 120, 2 x 30, 20), 205 of searches by notebook 2 (2 x 72,
+    # 36, 18, 7, whole parts by the clock; seconds a latent: `ci/benchmark_gpu.py`), the rest for
+    # tables and figures. 16 MB a latent are kept for the backward pass of the inversion, so that
+    # 360 at once need 5.8 GB of 8; the figures' intervals do with 400 starts.
     "gpu": Preset(
         training={
             "faces_pgan": Training(
-                "pgan", "faces-dcgan", images=50_000, seconds=180.0, **_GPU, **_PHASES
+                "pgan", "faces-dcgan", images=50_000, seconds=120.0, **_GPU, **_PHASES
             ),
-            "cats_pgan": Training("pgan", "cats", images=4_618, seconds=180.0, **_GPU, **_PHASES),
+            "cats_pgan": Training("pgan", "cats", images=4_618, seconds=120.0, **_GPU, **_PHASES),
             "drawn_pgan": Training(
-                "pgan", "drawn-faces", images=10_000, seconds=45.0, minority="hat", **_GPU, **_SHORT
+                "pgan", "drawn-faces", images=10_000, seconds=30.0, minority="hat", **_GPU, **_SHORT
             ),
             "faces_wgan_gp": Training(
-                "wgan_gp", "faces-dcgan", size=64, images=50_000, steps=1_000_000, seconds=45.0,
+                "wgan_gp", "faces-dcgan", size=64, images=50_000, steps=1_000_000, seconds=30.0,
                 norm="none", batch=64, precision="bf16", log_every=100, save_every=2000,
                 **_PAPER_WGAN_GP,
             ),
             "cifar_pgan": Training(
-                "pgan", "cifar10-jpeg", images=50_000, seconds=30.0, latent=128,
+                "pgan", "cifar10-jpeg", images=50_000, seconds=20.0, latent=128,
                 **{**_GPU, "size": 32, "fmap_base": 1024, "fmap_max": 128}, **_SHORT,
             ),
         },
-        n_score=2000, n_latents=400, curved=("faces_pgan",),
-        search=method.Search(chunk=500),
-        wgan_gp=dataclasses.replace(method.SEARCHES["wgan_gp"], chunk=500),
+        n_score=2000, n_latents=400, splits=4, curved=("faces_pgan",),
+        search=method.Search(chunk=360),
+        wgan_gp=dataclasses.replace(method.SEARCHES["wgan_gp"], chunk=360),
+        limit=Limit(72.0),
     ),
     # CelebA alone (its official training images; the budgets count all 202,599): the networks of
-    # the other rows of Table 1 are public files (`weights.pgan`)
+    # the other rows of Table 1 are files of others, and no training here makes them: `weights`
+    # loads PGAN of CelebA-HQ at 256 and 512 px and converts NVIDIA's (church, train, 1024 px). The
+    # church encoder needs the generator it inverts: `latentpapers train diamond --run
+    # church_encoder --set source=FILE`, with a converted church PGAN as FILE.
     "paper": Preset(
         training={
             "faces_pgan": Training("pgan", "celeba-pgan", size=128, images=162_770, steps=515_000),
             "faces_wgan_gp": Training(
                 "wgan_gp", "celeba-pgan", size=64, images=162_770, steps=126_624, **_PAPER_WGAN_GP
-            ),
-            "church_encoder": Training(
-                "inverter", "lsun-church", size=256, images=0, steps=100_000, width=512,
-                source="diamond/church_pgan",
             ),
         },
         n_score=10_000, n_latents=1000,
@@ -521,13 +558,34 @@ def pair(
     return of_networks(model[name], model["critic"], coupled=coupled, dtype=dtype)
 
 
+def supervised(
+    searched: Pair, look: Callable[[Images], Features], real: Features, n: int, seed: int,
+    *, device: str = "cpu",
+) -> tuple[Float[Tensor, "Z"], float]:  # fmt: skip
+    """Our boundary in place of the one of [30], and how well it orders other codes.
+
+    The label is automatic: of `n` generated images the half that is nearer to real ones is good.
+
+    Args:
+        searched: whose images are labelled.
+        look: images on [-1, 1] -> features; `real` are those of real images.
+        n, seed: labels, of which one half teaches and the other is ordered; their stream.
+        device: where codes are.
+    """
+    z = starting_points(n, searched.latent, generator(seed, "labels"), device=device)
+    far = walks.realism(look(searched.images(z)), real)
+    good, half = (far < far.median()).to(device), n // 2
+    normal = boundary.normal(z[:half], good[:half], cost=1e-3)
+    return normal, boundary.accuracy(z[half:], good[half:], normal)
+
+
 # 300 steps of 0.02: enough to reach either end of [0, 1] many times over
 FREE = Plan(0.02, 300, 0, 0.0)
 
 
 def search(
     model: models.Model, how: method.Search, n: int, seed: int, *, device: str = "cpu",
-    extras: int = 20,
+    extras: int = 20, seconds: float | None = None, part: int | None = None,
 ) -> found.Found:  # fmt: skip
     """Inversion, protoimage and weight of `n` starts from the stream `search` of the seed.
 
@@ -535,15 +593,34 @@ def search(
     `extras` starts, what claims about the settings need: weights without bounds, pulled to 0
     (`free`) or raised (`highest`), and for WGAN-GP the protoimages of eq 6 alone
     (`without_spreads`).
+
+    Args:
+        model, how, n, seed, device: of the search.
+        extras: starts of `extra`; 0 for none.
+        seconds: of wall clock: a further part begins only if one as slow as the last would end in
+            time, so fewer than `n` starts may come back, but at least one part.
+        part: starts of a part, which changes no result; all where there is no limit.
     """
-    g = generator(seed, "search")
+    began, done, g = time.perf_counter(), [], generator(seed, "search")
     searched = pair(model, dtype=torch.bfloat16)
     z0, candidates = (z.to(device) for z in method.starts(n, searched, how, g))
-    result = method.search(searched, z0, candidates, how)
-    if not extras:
-        return result
-    few, extra = result.first(extras), {}
-    size = {"batch": how.batch, "chunk": how.chunk}
+    for rows in z0.split(part or n):
+        last = time.perf_counter()
+        result = method.search(searched, rows, candidates, how)
+        if extras and not done:
+            extra = _extras(searched, result.first(extras), how)
+            result = dataclasses.replace(result, extra=extra)
+        done.append(result)
+        float(result.sigma.sum())  # waits for the device, so that the clock is right
+        now = time.perf_counter()
+        if seconds is not None and 2 * now - last - began > seconds:
+            break
+    return found.joined(done)
+
+
+def _extras(searched: Pair, few: found.Found, how: method.Search) -> dict[str, Tensor]:
+    """The first starts under the other settings that claims compare."""
+    extra, size = {}, {"batch": how.batch, "chunk": how.chunk}
     free = dataclasses.replace(how.sigma, start=0.5, low=0.0, high=1.0, descent=FREE)
     for name, aim in (("free", "target"), ("highest", "highest")):
         sought = dataclasses.replace(free, aim=aim)
@@ -552,7 +629,133 @@ def search(
         plain = dataclasses.replace(how.proto, score_spread=0.0, cosine_spread=0.0)
         found_plain = walk.protoimages(searched, few.z0, few.z1, plain, **size)
         extra["without_spreads"] = found_plain.variable
-    return dataclasses.replace(result, extra=extra)
+    return extra
+
+
+def shows(images: Images, attribute: str) -> PerImage:
+    """1 for each drawing in which the judge, who looks at 32 px, sees the attribute; on the CPU."""
+    images = images.clamp(-1, 1).cpu()
+    if images.shape[-1] > 32:
+        images = data.downscale((images + 1) / 2, images.shape[-1] // 32, kernel="average") * 2 - 1
+    return (drawn_judge.probability(images.clamp(-1, 1), attribute) > 0.5).double()
+
+
+def attribute_vector(
+    model: models.Model, seed: int, *, n: int = 2000, device: str = "cpu"
+) -> Float[Tensor, "Z"] | None:
+    """Mean latent of `n` generated drawings with the minority's attribute minus that of those
+    without it (appendix E), or None where all or none of them have it."""
+    z = project(latents(n, seed + 1, pair(model).latent)).to(device)
+    has = shows(pair(model).images(z), model.card["config"]["minority"]).bool().to(device)
+    some = bool(has.any()) and not bool(has.all())
+    return attributes.mean_difference(z, has) if some else None
+
+
+# Who gets the whole of `Limit.seconds` and of the starts; of the others, which part of either.
+# Drawn faces are searched twice, as they are and with their attribute changed.
+HEADLINES = ("faces_pgan", "cats_pgan")
+PARTS = {"drawn_pgan": (4, 2), "faces_wgan_gp": (4, 4), "cifar_pgan": (10, 10)}
+FEWEST = 16  # starts: two for each group of the tables' jackknife
+EXTRAS = ("faces_pgan", "faces_wgan_gp")  # whose other settings claims compare
+
+
+def share_of(preset: Preset, name: str) -> tuple[int, float | None]:
+    """(starts, seconds) of the search of a run; without a limit all starts for every run."""
+    if preset.limit.seconds is None or name in HEADLINES:
+        return preset.n_score, preset.limit.seconds
+    starts, seconds = PARTS[name]
+    return max(preset.n_score // starts, FEWEST), preset.limit.seconds / seconds
+
+
+def search_run(
+    preset: Preset, name: str, checkpoint: Path, seed: int, *, device: str = "cpu"
+) -> found.Found:
+    """Searches the latents of a network that a preset trained, and keeps what it finds beside it
+    (`NAME_search.safetensors`; of edited starts `NAME_edited.safetensors`), so that the tables and
+    the figures read one search. A file of this very network and these settings is not made again.
+
+    Args:
+        preset: its search settings, numbers of starts and `limit`.
+        name, checkpoint, seed: the run, its file, its training seed.
+        device: where networks run.
+    """
+    model, (n, seconds) = models.load(checkpoint, device=device), share_of(preset, name)
+    how = preset.wgan_gp if model.card["config"]["method"] == "wgan_gp" else preset.search
+    card = {"title": f"Search of latents, {model.card['title']}", "network": name, "n_wanted": n,
+            "images": model.card["images"], "search": config.as_dict(how), "seed": seed,
+            "limit": config.as_dict(preset.limit)}  # fmt: skip
+    path, wanted = run_file(checkpoint, "search"), config.as_dict(card)
+    if path.is_file() and {k: tensorfile.header(path).get(k) for k in wanted} == wanted:
+        return found.load(path)[0]
+    began = time.perf_counter()
+    # a whole part must fit into a share of the time; a third of a chunk still fills a GPU
+    part = None if seconds is None else how.chunk if name in HEADLINES else max(how.chunk // 3, 1)
+    extras = 40 if name in EXTRAS else 0
+    if model.card["config"]["minority"]:
+        _edit_run(model, how, preset, checkpoint, seed, device)
+    left = None if seconds is None else seconds - (time.perf_counter() - began)
+    result = search(model, how, n, seed, device=device, extras=extras, seconds=left, part=part)
+    found.save(path, result, card | {"n": len(result.z0), "seconds": time.perf_counter() - began})
+    return found.load(path)[0]
+
+
+def _edit_run(
+    model: models.Model, how: method.Search, preset: Preset, checkpoint: Path, seed: int,
+    device: str,
+) -> None:  # fmt: skip
+    file, n = run_file(checkpoint, "edited"), share_of(preset, checkpoint.stem)[0]
+    direction = attribute_vector(model, seed, device=device)
+    if direction is None:  # a young generator may never draw the attribute
+        file.unlink(missing_ok=True)
+        return
+    z0 = method.starts(n, pair(model), how, generator(seed, "search"))[0].to(device)
+    z0 = z0[: preset.n_latents]
+    both = edited_rows(model, z0, preset.limit.edited, preset.limit.edited)
+    edited = search_edited(model, how, z0, direction, *both, seed)
+    card = {"title": f"Search of edited latents, {model.card['title']}", "n": len(edited.rows)}
+    found.save_edited(file, edited, card)
+
+
+def edited_rows(
+    model: models.Model, z0: Codes, added: int, subtracted: int
+) -> tuple[list[int], list[int]]:
+    """Rows of the starts that are edited: the first ones, and whoever has the attribute."""
+    has = shows(pair(model).images(z0), model.card["config"]["minority"])
+    who = has.nonzero().flatten().tolist()
+    both = [sorted({*range(min(n, len(z0))), *who}) for n in (added, subtracted)]
+    return both[0], both[1]
+
+
+def run_file(checkpoint: Path, what: str) -> Path:
+    """Beside a run's checkpoint: its `search`, or that of `edited` starts."""
+    return checkpoint.with_name(f"{checkpoint.stem}_{what}.safetensors")
+
+
+def search_edited(
+    model: models.Model, how: method.Search, z0: Codes, direction: Float[Tensor, "Z"],
+    added: list[int], subtracted: list[int], seed: int,
+) -> found.Edited:  # fmt: skip
+    """The whole method *from edited starts*: the attribute first, then inversion, protoimage and
+    weight of what came of it (appendix E: "applying our method on the resulting images").
+
+    Args:
+        model, how: as in `search`.
+        z0: (N, Z) the starts, on the networks' device.
+        direction: (Z,) the attribute's vector.
+        added, subtracted: rows of `z0` to which it is added, from which it is subtracted.
+        seed: of the inversion's random candidates.
+    """
+    searched, parts = pair(model, dtype=torch.bfloat16), []
+    candidates = starting_points(how.inversion.candidates, searched.latent,
+                                 generator(seed, "edited"), reading="paper").to(z0)  # fmt: skip
+    for sign, chosen in ((1.0, added), (-1.0, subtracted)):
+        if not chosen:
+            continue
+        rows = torch.tensor(chosen, device=z0.device)
+        edited = project(z0[rows] + sign * direction)
+        got = method.search(searched, edited, candidates, how)
+        parts.append((rows, torch.full_like(got.sigma, sign), got.zp, got.sigma))
+    return found.Edited(*(torch.cat(column) for column in zip(*parts)), direction)
 
 
 def walk_of_weights(
@@ -577,11 +780,45 @@ def walk_of_weights(
     nets, tuned = nets.to(device), name.removeprefix("pgan_")
     how = method.tuned(how, tuned) if tuned in method.TUNED["code"] else how
     far = of_networks(nets["generator_raw"], nets["critic"], dtype=torch.bfloat16)
-    z0, candidates = (z.to(device) for z in method.starts(n, far, how, generator(seed, name)))
+    return _walked(far, how, n, generator(seed, name), device, steps)
+
+
+def _walked(
+    far: Pair, how: method.Search, n: int, g: torch.Generator, device: str, steps: int
+) -> list[Images]:
+    """Inversion and walk, few images at once."""
+    z0, candidates = (z.to(device) for z in method.starts(n, far, how, g))
     size = {"batch": how.batch, "chunk": how.chunk}
     x0 = far.images(z0, block=4)
     z1 = inversion.invert(far, x0, candidates, how.inversion, **size).variable
     return [far.images(z, block=4) for z in walk.walk(z0, z1, steps)]
+
+
+def biggan_row(
+    how: method.Search, seed: int, *, device: str, label: int = 963, steps: int = 7
+) -> list[tuple[str, Images | str]]:
+    """Figure 4's rows of BigGAN, (label, images), and of [30]; without files or GPU the reason.
+
+    As in the authors' code, BigGAN is only walked (diamond-e34): original, recovered image and the
+    steps after it, of one class of ImageNet.
+
+    Args:
+        how: its inversion is used, alpha as for BigGAN (`method.TUNED`).
+        seed, device: of the start, and where it is searched.
+        label: class; 963 is the authors' default.
+        steps: of the walk, the inversion included.
+    """
+    absent = ("[30] on CelebA-HQ", "needs PGAN weights at 1024 px and the published boundary")
+    try:
+        nets = [weights.network(f"biggan128_{part}") for part in ("generator", "discriminator")]
+    except Missing:
+        return [("BigGAN", "needs its public files, G_ema.pth and D.pth"), absent]
+    if torch.device(device).type == "cpu":
+        return [("BigGAN", "needs a GPU"), absent]
+    far = of_networks(*(OfClass(net, label).to(device) for net in nets), dtype=torch.bfloat16)
+    how = method.tuned(how, "biggan")
+    x = _walked(far, how, 1, generator(seed, "biggan"), device, steps)
+    return [(f"BigGAN, class {label}", torch.cat(x).clamp(-1, 1)), absent]
 
 
 def searches(name: str, seed: int = 0, *, many: bool = False) -> Path:
@@ -590,6 +827,11 @@ def searches(name: str, seed: int = 0, *, many: bool = False) -> Path:
     form (`latent.found`)."""
     stem = f"{name}_many_s{seed}" if many else f"{name}_s{seed}"
     return paths.checkpoints() / "diamond" / "searches" / f"{stem}.safetensors"
+
+
+def edited_file(name: str, seed: int = 0) -> Path:
+    """Where the search from edited starts of a shipped checkpoint is."""
+    return searches(name, seed).with_name(f"{name}_edited_s{seed}.safetensors")
 
 
 def shipped_search(name: str, n: int, seed: int = 0) -> found.Found:
@@ -605,6 +847,17 @@ def shipped_search(name: str, n: int, seed: int = 0) -> found.Found:
     if few.is_file() and tensorfile.header(few)["n"] >= n:
         return found.load(few)[0].first(n)
     return found.load_small(many, _starts_of(tensorfile.header(many)))[0].first(n)
+
+
+def printed_search(name: str, seed: int = 0) -> found.Found:
+    """A shipped search with every setting as the paper prints it, but for the starts, which are on
+    the sphere (`method.SEARCHES`).
+
+    Raises:
+        Missing: none is shipped of that network.
+    """
+    path = searches(name, seed).with_name(f"{name}_paper_s{seed}.safetensors")
+    return found.load_small(path, _starts_of(tensorfile.header(path)))[0]
 
 
 def _starts_of(card: dict[str, Any]) -> Codes:
@@ -697,7 +950,8 @@ def scale_of(model: models.Model, preset: str, device: str, seeds: tuple[int, ..
 
 RUNS = Runs(
     "diamond", Training, _fit, _card, _recipe,
-    {"shipped": SHIPPED, **{name: preset.training for name, preset in PRESETS.items()}}, KEPT,
+    {"shipped": SHIPPED | ENCODERS,
+     **{name: preset.training for name, preset in PRESETS.items()}}, KEPT,
     eight=frozenset({"cifar_pgan"}), networks=_networks, measure=measured,
 )  # fmt: skip
 train, export = RUNS.train, RUNS.export
@@ -705,9 +959,12 @@ train, export = RUNS.train, RUNS.export
 
 def train_from_cli(arguments: list[str]) -> int:
     """`Runs.train_from_cli`; `--search NAME --n N [--small] --out FOLDER` searches the latents of a
-    shipped network, `--pack cats_pgan --out FOLDER` draws the set `cats-generated`, `--real NAME
+    shipped network, `--edited NAME --out FOLDER` those of its starts with the attribute added and
+    subtracted, `--pack cats_pgan --out FOLDER` draws the set `cats-generated`, `--real NAME
     --n N --out FOLDER` keeps projected features of the images that a shipped run trains on."""
     named = {word.partition("=")[0] for word in arguments}
+    if "--edited" in named:
+        return _edited_from_cli(arguments)
     if "--pack" in named:
         return _pack_from_cli(arguments)
     if "--real" in named:
@@ -752,15 +1009,45 @@ def _real_from_cli(arguments: list[str]) -> int:
     return 0
 
 
+def _edited_from_cli(arguments: list[str]) -> int:
+    import argparse
+
+    parser = argparse.ArgumentParser("latentpapers train diamond", allow_abbrev=False)
+    parser.add_argument("--edited", required=True, metavar="NAME", help="of a shipped search")
+    parser.add_argument("--n", type=int, default=40, help="first starts that get the attribute")
+    parser.add_argument("--subtract", type=int, default=8, help="first starts that lose it")
+    parser.add_argument("--of", type=int, default=240, help="whoever has it among so many, too")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--out", type=Path, required=True)
+    args = parser.parse_args(arguments)
+    name, seed, preset = args.edited, args.seed, PRESETS["quick"]
+    model, start = models.load(f"diamond/{name}_s{seed}"), time.perf_counter()
+    z0, direction = shipped_search(name, args.of, seed).z0, attribute_vector(model, seed)
+    if direction is None:
+        raise UserError(f"{name} draws nothing with, or nothing without, the attribute.")
+    both = edited_rows(model, z0, args.n, args.subtract)
+    direction = direction.half().float()  # as it is kept
+    edited = search_edited(model, preset.search, z0, direction, *both, seed)
+    card = {
+        "title": f"Search of {len(edited.rows)} edited latents, {model.card['title']}",
+        "network": f"{name}_s{seed}", "images": model.card["images"], "n": len(edited.rows),
+        "search": config.as_dict(preset.search), "seed": seed, "of": len(z0),
+        "latent": len(direction), "seconds": time.perf_counter() - start,
+    }  # fmt: skip
+    found.save_edited(args.out / edited_file(name, seed).name, edited, card)
+    print(f"{card['title']}: {card['seconds']:.0f} s", flush=True)
+    return 0
+
+
 def _search_from_cli(arguments: list[str]) -> int:
     import argparse
-    import time
 
     parser = argparse.ArgumentParser("latentpapers train diamond", allow_abbrev=False)
     parser.add_argument("--search", required=True, metavar="NAME", help="of a shipped network")
     parser.add_argument("--n", type=int, default=64)
     parser.add_argument("--extras", type=int, default=20, help="starts for the claims on settings")
     parser.add_argument("--small", action="store_true", help="write NAME_many in the small form")
+    parser.add_argument("--paper", action="store_true", help="as printed: NAME_paper, small form")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--set", action="append", default=[], metavar="FIELD=VALUE")
@@ -768,6 +1055,8 @@ def _search_from_cli(arguments: list[str]) -> int:
     name, n, seed, out = args.search, args.n, args.seed, args.out
     model, preset = models.load(f"diamond/{name}_s{seed}"), PRESETS["quick"]
     how = preset.wgan_gp if model.card["config"]["method"] == "wgan_gp" else preset.search
+    if args.paper:
+        how = dataclasses.replace(method.SEARCHES["paper"], start=how.start)
     how = config.resolve(how, config.parse(args.set))
     start = time.perf_counter()
     result = search(model, how, n, seed, extras=args.extras)
@@ -777,6 +1066,8 @@ def _search_from_cli(arguments: list[str]) -> int:
         "latent": result.z0.shape[1], "seconds": time.perf_counter() - start,
     }  # fmt: skip
     write, tag = (found.save_small, "many_") if args.small else (found.save, "")
+    if args.paper:
+        write, tag = found.save_small, "paper_"
     write(out / f"{name}_{tag}s{seed}.safetensors", result, card)
     print(f"{card['title']}: {card['seconds']:.0f} s, steps {result.steps}", flush=True)
     return 0

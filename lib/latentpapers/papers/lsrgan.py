@@ -5,6 +5,7 @@ generator and encoder alone with L1 (`stage="psnr"`), then generator, discrimina
 together, from that one file.
 """
 
+import itertools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -24,6 +25,7 @@ from latentpapers.nets import latent_encoder, rrdb
 from latentpapers.nets.random_features import RandomFeatures
 from latentpapers.nets.rrdb import RRDBNet, initialise, tiled
 from latentpapers.nets.vgg_critic import VGGCritic
+from latentpapers.precision import widened
 from latentpapers.seeds import generator, numpy
 from latentpapers.shapes import Bytes, Images, PerImage
 from latentpapers.train.context import Context
@@ -32,6 +34,7 @@ from latentpapers.train.engine import Fit, Task, Update, fit, stepping
 from latentpapers.train.runs import Networks as States
 from latentpapers.train.runs import Progress, Runs, state_of
 from latentpapers.train.schedule import halved_at
+from latentpapers.weights import rrdb as layouts
 
 # (CPU seconds, MB) of each notebook, measured on one core in a process of its own
 EXPECT = {
@@ -39,6 +42,7 @@ EXPECT = {
     "quick/4_figures": (18, 1150), "quick/5_explore": (14, 1000),
     "cpu/3_tables": (26, 1000), "cpu/4_figures": (16, 1000),
 }  # fmt: skip
+ALLOWED = {"gpu/2_training": 480, "gpu/3_tables": 95, "gpu/4_figures": 25}  # seconds of 600
 FACTOR = 4
 BATCH, ITERATIONS = 16, 500_000  # of each stage, section 4.1
 BUDGET = 2 * BATCH * ITERATIONS  # images of both stages of the paper's run
@@ -78,8 +82,9 @@ class Training:
         crop: high-resolution pixels a side of a training crop.
         steps, batch, seconds: steps, images a step, and the time limit that may end it sooner.
         variant: a row of `VARIANTS` (joint stage).
-        start: the run whose networks this one starts from, or the name of RRDB weights
-            (`latentpapers.weights`); empty: from noise.
+        start: the run whose networks this one starts from, the name of RRDB weights
+            (`latentpapers.weights`) or a file of them (`.pth`, `.safetensors`, any of the three
+            key layouts); empty: from noise.
         width, blocks, growth: of the generator; 64, 23, 32 are the published ones.
         critic_width, encoder_width: of the discriminator and of L.
         encoder: L as section 3.1 has it (`vgg16`) or as the public code hints (`rrdb_down`).
@@ -245,7 +250,7 @@ class Step(Task):
         with ctx.autocast():
             fake = self.nets["generator"](lr)
         # in fp32, or the gradients of the four terms would be added in bf16 and mu's be rounded off
-        fake = _full(fake)
+        fake = widened(fake)
         with ctx.autocast():
             losses, terms = self.generator_loss(fake, hr)
         yield {"generator": losses}
@@ -270,13 +275,13 @@ class Step(Task):
             real = self.nets["critic"](hr)
         judged = self.nets["critic"](fake)
         if job.adversary == "relativistic":
-            terms["adversarial"] = relativistic.generator_loss(_full(real), _full(judged))
+            terms["adversarial"] = relativistic.generator_loss(widened(real), widened(judged))
         else:
-            terms["adversarial"] = logistic.generator_loss(_full(judged))
+            terms["adversarial"] = logistic.generator_loss(widened(judged))
         if self.variant.latent:
             with torch.no_grad():
                 code = self.nets["encoder"](hr)
-            terms["latent"] = R.latent_distance(_full(code), _full(self.nets["encoder"](fake)))
+            terms["latent"] = R.latent_distance(widened(code), widened(self.nets["encoder"](fake)))
         total = R.generator_objective(
             terms["percep"], terms["adversarial"], terms["pixel"], terms.get("latent", 0.0),
             lam=job.lam, eta=job.eta, mu=job.mu if self.variant.latent else 0.0,
@@ -294,25 +299,20 @@ class Step(Task):
             with torch.autocast(found.device.type, enabled=False):
                 how = {"bandwidth": self.job.bandwidth, "distance": self.job.distance}
                 return C.contextual(found, target, **how)
-        return (_full(found) - _full(target)).abs().mean()
+        return (widened(found) - widened(target)).abs().mean()
 
     def judge_losses(self, fake: Images, hr: Images) -> tuple[Update, dict[str, Tensor]]:
         """D's loss, and eq 10 for L."""
-        real, judged = _full(self.nets["critic"](hr)), _full(self.nets["critic"](fake))
+        real, judged = widened(self.nets["critic"](hr)), widened(self.nets["critic"](fake))
         kind = relativistic.critic_loss
         if self.job.adversary == "standard":
             kind = logistic.discriminator_loss
         losses: Update = {"critic": kind(real, judged)}
         if self.variant.latent:
             encoder = self.nets["encoder"]
-            losses["encoder"] = R.latent_distance(_full(encoder(hr)), _full(encoder(fake)))
+            losses["encoder"] = R.latent_distance(widened(encoder(hr)), widened(encoder(fake)))
         gap = {"gap": real.mean() - judged.mean()}
         return losses, gap | {f"{name}_loss": value for name, value in losses.items()}
-
-
-def _full(x: Tensor) -> Tensor:
-    """Half precision as fp32: small differences of large numbers are what the losses measure."""
-    return x.float() if x.dtype in (torch.bfloat16, torch.float16) else x
 
 
 # --- presets ----------------------------------------------------------------------------------
@@ -328,13 +328,15 @@ class Preset:
         training: runs by checkpoint name, in the order in which they can be trained. In quick,
             training only proves itself and the names are shipped checkpoints, made by `SHIPPED`.
         tests: sets that Tables 1 to 4 are measured on.
-        niqe: those on which NIQE (and PI) are measured; they take a second a picture.
+        niqe: those on which NIQE (and PI, which takes seconds a picture) are measured.
         figures: the set that figures are cut from.
         crops: crops a figure shows.
         each: crops a photograph where a test set is `photos`; 0: all that fit side by side.
         side: pixels of the crops in which figures look for their places.
         table_seeds: seeds of the tables where networks are shipped; elsewhere those that trained.
         curved: runs that are measured on the way, for learning curves (`Runs.curve`).
+        bar: the set on every picture of which a first stage must beat bicubic before anything
+            starts from it (`hold_bar`); empty: none.
     """
 
     training: dict[str, Training]
@@ -346,6 +348,7 @@ class Preset:
     side: int = 208
     table_seeds: tuple[int, ...] = (0,)
     curved: tuple[str, ...] = ()
+    bar: str = ""
 
 
 def fine_tuning(steps: int) -> dict[str, Any]:
@@ -381,6 +384,13 @@ SHIPPED: dict[str, Training] = _runs(
      "halve_at": (800, 1200, 1400), **_SMALL},
     {"data": "sr-photos", "images": 120, **fine_tuning(300), "features": "vgg16hed",
      "precision": "bf16", "log_every": 20, **_SMALL},
+    standard=True,
+)  # fmt: skip
+# The gpu preset's first stage, reduced to what ten minutes of one core allow: the whole generator,
+# a small L, an eighth of its pictures, and the rate halved after the same shares of the run.
+SHIPPED["psnr_df2k"] = Training(
+    "psnr", data="sr-photos", images=120, start="realsr_df2k", crop=64, batch=4, steps=400,
+    lr=1e-4, halve_at=(200, 300, 350), encoder_width=8, precision="bf16", log_every=20,
 )  # fmt: skip
 
 # Networks that a shipped file keeps; the encoder only where a notebook looks through it.
@@ -396,7 +406,8 @@ _PROOF = {"data": "photos", "width": 8, "blocks": 1, "growth": 4, "critic_width"
 # Full width, from public RRDB weights. The joint runs are equally long in steps, or an encoder's
 # cost would be counted against the method that has it; their time limit is a guard.
 # In bf16 the critic's gradient, a difference between two batches that look alike, drowns in
-# rounding: cosine 0.91 with fp32's at full width (4 crops, on a CPU). fp16 costs the same.
+# rounding: cosine 0.91 with fp32's at full width (4 crops, on a CPU). fp16 costs the same: emulated
+# on 12 crops, 0.98 and the generator's 0.96; PyTorch's default, TF32, has 0.99 and 0.96.
 _GPU = {"data": "sr-photos", "crop": 128, "precision": "fp16"}
 _PAPER = {"data": "div2k", "crop": 128, "steps": ITERATIONS}
 
@@ -414,18 +425,19 @@ PRESETS: dict[str, Preset] = {
     # the same networks on every crop of 208 px that the six photographs hold without overlap,
     # three times as many as in quick; figures look for their places in larger crops
     "cpu": replace(_QUICK, each=0, side=296),
-    # 600 s in all: 75 + 9 x 50 of training, 75 of evaluation. Both stages have stated steps, the
-    # first with the shipped one's shares, and the seconds are guards: how fast a machine is must
-    # not decide where all variants start
+    # 600 s in all: 75 + 9 x 45 of training, 120 of evaluation, a third of it NIQE. Both stages
+    # have stated steps, the first with the shipped one's shares, and the seconds are guards: how
+    # fast a machine is must not decide where all variants start
     "gpu": Preset(
         training=_runs(
             {**_GPU, "start": "realsr_df2k", "steps": 1000, "halve_at": (500, 750, 875),
              "seconds": 75.0, "lr": 2e-4},
-            {**_GPU, "features": "vgg16hed", **fine_tuning(500), "seconds": 50.0},
+            {**_GPU, "features": "vgg16hed", **fine_tuning(450), "seconds": 45.0},
             standard=True,
         ),
-        tests=("set5", "set14", "bsd100", "urban100"), niqe=("set5", "set14"), figures="photos",
-        curved=("lsr",),
+        tests=("set5", "set14", "bsd100", "urban100"),
+        niqe=("set5", "set14", "bsd100", "urban100"), figures="photos", curved=("lsr",),
+        bar="set5",
     ),
     "paper": Preset(
         training=_runs(
@@ -489,19 +501,13 @@ def begin_from(nets: dict[str, nn.Module], job: Training, path: Path) -> str:
     """Loads the networks that the run starts from; returns the SHA-256 of their file.
 
     Raises:
-        Missing: no such run beside `path`, nor weights of that name.
+        Missing: no such run beside `path`, nor such a file, nor weights of that name.
+        Corrupt: a file without RRDB weights.
         UserError: networks of other sizes.
     """
     if not job.start:
         return ""
-    if job.start in weights.names():
-        states = {"generator": weights.load(job.start)}
-        digest = storage.sha256_file(weights.find(job.start))
-    else:
-        file = start_file(job, path)
-        found = models.load(file)
-        states = {name: net.state_dict() for name, net in found.parts.items()}
-        digest = storage.sha256_file(file)
+    states, digest = _start(job, path)
     for name in nets.keys() & states.keys():
         try:
             nets[name].load_state_dict(states[name])
@@ -511,6 +517,38 @@ def begin_from(nets: dict[str, nn.Module], job: Training, path: Path) -> str:
                 "runs the same width, blocks and growth."
             ) from error
     return digest
+
+
+def _start(job: Training, path: Path) -> tuple[States, str]:
+    """The networks that a run starts from, and the SHA-256 of their file."""
+    if job.start in weights.names():
+        states = {"generator": weights.load(job.start)}
+        return states, storage.sha256_file(weights.find(job.start))
+    if is_file(job.start):
+        file = Path(job.start)
+        return {"generator": rrdb_weights(file)}, storage.sha256_file(file)
+    file = start_file(job, path)
+    found = models.load(file)
+    return {name: net.state_dict() for name, net in found.parts.items()}, storage.sha256_file(file)
+
+
+def is_file(start: str) -> bool:
+    """Whether a run's `start` is the path of a file of weights, not a name."""
+    return Path(start).suffix in (".pth", ".pt", ".safetensors")
+
+
+def rrdb_weights(file: Path) -> dict[str, Tensor]:
+    """The RRDB weights of a file in any of the three key layouts, under our keys.
+
+    Raises:
+        Missing: no such file; Corrupt, UserError: as `weights.rrdb.read`.
+    """
+    if not file.is_file():
+        raise Missing(
+            f"there is no file {file} to start from; start takes a file of RRDB weights (.pth or "
+            f".safetensors), a run trained before, or one of {', '.join(weights.names())}."
+        )
+    return layouts.read(file)
 
 
 def start_file(job: Training, path: Path) -> Path:
@@ -530,9 +568,10 @@ def start_file(job: Training, path: Path) -> Path:
 
 
 def _card(job: Training, path: Path, images: int, nets: States) -> dict[str, Any]:
-    """`images` and `budget` count those of the run it started from too; `origin` names the public
-    weights that one began with, if any."""
-    origin = job.start if job.start in weights.names() else ""
+    """`images` and `budget` count those of the run it started from too; `origin` names the weights
+    of others, or the file, that one began with, if any."""
+    public = job.start in weights.names()
+    origin = job.start if public else Path(job.start).name if is_file(job.start) else ""
     if job.start and not origin:
         first = models.load(start_file(job, path)).card
         images, origin = images + first["images"], first.get("origin", "")
@@ -582,6 +621,34 @@ def bicubic(lr: Tensor) -> Tensor:
 def outputs(net: RRDBNet, pairs: list[data.Pair], device: str = "cpu") -> list[Tensor]:
     """`enlarge` of every low-resolution picture, in order, on the CPU."""
     return [enlarge(net, pair.lr.to(device)).cpu() for pair in pairs]
+
+
+def hold_bar(file: Path, name: str, device: str = "cpu") -> dict[str, float]:
+    """What a first stage gains over bicubic, in dB of PSNR, on each picture of a set.
+
+    Run between the stages: a common start below plain enlargement is no start for a comparison.
+
+    Args:
+        file: the first stage's networks.
+        name: the test set.
+
+    Raises:
+        UserError: it does not gain on every picture; names those.
+        Missing: networks or pictures.
+    """
+    pairs = evaluation_pairs(name)
+    net = load_generator(models.load(file), device)
+    made = outputs(net, pairs, device), [bicubic(pair.lr) for pair in pairs]
+    new, old = (evaluate(found, pairs, ("PSNR",))["PSNR"] for found in made)
+    gains = {pair.name: float(g) for pair, g in zip(pairs, new - old, strict=True)}
+    below = [f"{picture} ({g:+.2f} dB)" for picture, g in gains.items() if not g > 0]
+    if below:
+        raise UserError(
+            f"the first stage in {file.name} does not beat bicubic on every picture of "
+            f"{TITLES[name]}: {', '.join(below)}; no variant may start from it. Train it longer "
+            "(training.psnr.steps) or from other weights (training.psnr.start)."
+        )
+    return gains
 
 
 TITLES = {
@@ -718,6 +785,8 @@ def measure(
 # Test sets whose pictures do not ship, so that quick and cpu read scores of the shipped networks
 PUBLISHED_SETS = ("set5", "set14", "bsd100", "urban100")
 SCORED = ("psnr", *VARIANTS, *VALUES_OF_MU)
+# With the standard loss: no network ships, and scores of the crops alone; they decide one claim
+STANDARD = ("esr_standard", "lsr_standard")
 
 # Seeds 1 and 2 of the joint runs ship as scores alone: their networks would take 12 MB. All start
 # from seed 0's first stage, so what differs is the critic's first weights and the order of crops.
@@ -731,9 +800,9 @@ UNSHIPPED_SEEDS = (1, 2)
 CROPS = {"photos_2": 2, "photos_0": 0}
 
 
-def score_file(seed: int = 0) -> Path:
-    """Where the scores of a seed's networks are."""
-    return paths.checkpoints() / "lsrgan" / "scores" / f"published_s{seed}.safetensors"
+def score_file(seed: int = 0, kind: str = "published") -> Path:
+    """Where the scores of a seed's networks are; `kind`: published | standard | first_stage."""
+    return paths.checkpoints() / "lsrgan" / "scores" / f"{kind}_s{seed}.safetensors"
 
 
 def scored_pairs(name: str) -> list[data.Pair]:
@@ -745,7 +814,7 @@ def scored_pairs(name: str) -> list[data.Pair]:
 
 def score(
     names: tuple[str, ...], sets: tuple[str, ...], out: Path, seed: int = 0,
-    niqe: tuple[str, ...] = (), folder: Path | None = None,
+    niqe: tuple[str, ...] = (), folder: Path | None = None, kind: str = "published",
 ) -> None:  # fmt: skip
     """Measures networks, and bicubic enlargement, on whole test sets, and writes what was measured
     of every picture with the hashes of networks and pictures.
@@ -753,6 +822,7 @@ def score(
     Args:
         niqe: those of `sets` on which NIQE is measured too: pictures of 200 px a side at least.
         folder: of networks that do not ship; their cards are then written too. None: shipped ones.
+        kind: as in `score_file`.
 
     Raises:
         Missing, UnknownName: a network or a set that is not here.
@@ -764,7 +834,7 @@ def score(
         pixels = ((pair.name, pair.hr.numpy()) for pair in pairs)
         card["sets"][name] = {"pictures": len(pairs), "sha256": data.known.digest(pixels)}
     if folder is not None:
-        card |= {"cards": {}, "start": "", "commands": remaking(names, seed)}
+        card |= {"cards": {}, "start": "", "commands": remaking(names, seed, kind)}
     for name in names:
         file = (folder or paths.checkpoints() / "lsrgan") / f"{name}_s{seed}.safetensors"
         model = models.load(file)
@@ -775,13 +845,35 @@ def score(
             card["cards"][name] = {k: v for k, v in model.card.items() if k not in _LONG}
             card["start"] = storage.sha256_file(start_file(Training(**model.card["config"]), file))
         print(f"{name}: measured", flush=True)
-    tensorfile.save(out / score_file(seed).name, tree, about=card)
+    tensorfile.save(out / score_file(seed, kind).name, packed(tree), about=card)
+
+
+def packed(tree: dict[str, Values]) -> dict[str, Any]:
+    """One tensor a network, set and type in place of one a metric, whose names fill a third of a
+    file; its key names the metrics."""
+
+    def one(found: dict[str, Tensor]) -> dict[str, Tensor]:
+        kinds = dict.fromkeys(v.dtype for v in found.values())
+        alike = [{k: v for k, v in found.items() if v.dtype == kind} for kind in kinds]
+        return {",".join(part): torch.stack(list(part.values())) for part in alike}
+
+    return {net: {name: one(v) for name, v in sets.items()} for net, sets in tree.items()}
+
+
+def unpacked(tree: dict[str, Any]) -> dict[str, Values]:
+    """The inverse of `packed`."""
+
+    def one(parts: dict[str, Tensor]) -> dict[str, Tensor]:
+        pairs = (zip(key.split(","), v, strict=True) for key, v in parts.items())
+        return dict(itertools.chain.from_iterable(pairs))
+
+    return {net: {name: one(v) for name, v in sets.items()} for net, sets in tree.items()}
 
 
 _LONG = ("history", "curve", "parts")  # of a card: what a score has no use for
 
 
-def remaking(names: tuple[str, ...], seed: int) -> list[str]:
+def remaking(names: tuple[str, ...], seed: int, kind: str = "published") -> list[str]:
     """Commands that train the networks of a seed that does not ship, from the shipped first stage,
     and measure them."""
     home = "results/checkpoints/lsrgan"
@@ -789,19 +881,64 @@ def remaking(names: tuple[str, ...], seed: int) -> list[str]:
     return [
         f"cp {home}/psnr_s0.safetensors FOLDER/psnr.safetensors",
         *(f"{train} --run {name} --seed {seed} --out FOLDER" for name in names),
-        f"{train} --score --seed {seed} --networks FOLDER --out {home}/scores",
+        f"{train} --score --what {kind} --seed {seed} --networks FOLDER --out {home}/scores",
     ]
 
 
-def published_scores(seed: int = 0) -> tuple[dict[str, Values], dict[str, Any]]:
+def score_first_stage(folder: Path, out: Path) -> None:
+    """Measures what the reduced first stage makes of public weights, on Set5: bicubic, the weights
+    as they come, and `psnr_df2k` in `folder`, a network of 33 MB that does not ship.
+
+    Raises:
+        Missing, UnknownName: networks or pictures that are not here.
+    """
+    pairs = scored_pairs("set5")
+    file = folder / "psnr_df2k_s0.safetensors"
+    model = models.load(file)
+    raw = weights.network("realsr_df2k").to(memory_format=torch.channels_last)
+    nets = {"realsr_df2k": raw, "psnr_df2k": load_generator(model)}
+    tree = {"bicubic": measure(lambda p: bicubic(p.lr), {"set5": pairs}, ())}
+    for name, net in nets.items():
+        tree[name] = measure(lambda p, net=net: enlarge(net, p.lr), {"set5": pairs}, ())
+    about = {
+        "pictures": [pair.name for pair in pairs],
+        "sha256": data.known.digest((pair.name, pair.hr.numpy()) for pair in pairs),
+        "card": {k: v for k, v in model.card.items() if k not in _LONG},
+        "networks": {"psnr_df2k": storage.sha256_file(file),
+                     "realsr_df2k": storage.sha256_file(weights.find("realsr_df2k"))},
+        "commands": ["latentpapers train lsrgan --run psnr_df2k --out FOLDER",
+                     "latentpapers train lsrgan --score --what first_stage --networks FOLDER --out "
+                     "results/checkpoints/lsrgan/scores"],
+    }  # fmt: skip
+    tensorfile.save(out / score_file(0, "first_stage").name, tree, about=about)
+
+
+def first_stage_scores() -> tuple[dict[str, dict[str, float]], models.Model]:
+    """PSNR by network and picture of Set5, as `score_first_stage` wrote it, and its card.
+
+    Raises:
+        Missing, Corrupt: no such file, or an altered one.
+    """
+    file = score_file(0, "first_stage")
+    about, tree = tensorfile.header(file), tensorfile.load(file)
+    found = {
+        name: dict(zip(about["pictures"], values["set5"]["PSNR"].tolist(), strict=True))
+        for name, values in tree.items()
+    }
+    return found, models.Model({}, about["card"])
+
+
+def published_scores(
+    seed: int = 0, kind: str = "published"
+) -> tuple[dict[str, Values], dict[str, Any]]:
     """Shipped scores by network, and their card.
 
     Raises:
         Missing, Corrupt: the file, or one of networks that are no longer the shipped ones or no
             longer start from the shipped first stage.
     """
-    file = score_file(seed)
-    card, tree = tensorfile.header(file), tensorfile.load(file)
+    file = score_file(seed, kind)
+    card, tree = tensorfile.header(file), unpacked(tensorfile.load(file))
     shipped = card.get("shipped", True)
     behind = card["networks"] if shipped else {"psnr": card["start"]}
     for name, known in behind.items():
@@ -817,17 +954,18 @@ def published_scores(seed: int = 0) -> tuple[dict[str, Values], dict[str, Any]]:
 
 
 def scores_only(
-    seed: int, tests: tuple[str, ...], each: int
+    seed: int, tests: tuple[str, ...], each: int, kind: str = "published"
 ) -> dict[str, tuple[Values, models.Model]]:
     """What ships of a seed whose networks do not: name -> scores of every picture, and the card.
 
     Args:
         tests, each: test sets and crops a photograph, as in `Preset`.
+        kind: as in `score_file`.
 
     Raises:
         Missing, Corrupt: no such scores, with the remedy; as `published_scores`.
     """
-    tree, card = published_scores(seed)
+    tree, card = published_scores(seed, kind)
     keys = {name: f"photos_{each}" if name == "photos" else name for name in tests}
     for key in keys.values():
         if key not in card["sets"]:
@@ -875,13 +1013,14 @@ def pooled_groups(
 
 
 def differences(
-    first: Values, second: Values, column: str, *, spread: bool = False,
+    first: Values, second: Values, column: str, *, spread: bool = False, percent: bool = False,
     groups: Mapping[str, intervals.Groups] | None = None,
 ) -> dict[str, Score]:  # fmt: skip
     """`first` less `second` on the same pictures: a set each, and `all images` pooled.
 
     Args:
         spread: of the standard deviations over pictures, not of the means.
+        percent: of the second's mean.
         groups: set -> the photographs that its pictures were cut from (`photographs`).
     """
     both = {name: (first[name][column], second[name][column]) for name in first}
@@ -889,7 +1028,42 @@ def differences(
     of["all images"] = pooled_groups(of, {name: len(old) for name, (_, old) in both.items()})
     both["all images"] = tuple(torch.cat([pair[i] for pair in both.values()]) for i in (0, 1))
     how = spread_difference if spread else intervals.paired_difference
-    return {name: how(a, b, groups=of[name]) for name, (a, b) in both.items()}
+    found = {name: how(a, b, groups=of[name]) for name, (a, b) in both.items()}
+    if not percent:
+        return found
+    return {name: share_of(score, float(both[name][1].mean())) for name, score in found.items()}
+
+
+def share_of(score: Score, base: float) -> Score:
+    """A difference in per cent of `base`, interval and all."""
+    return replace(score, **{k: 100 * getattr(score, k) / base for k in ("value", "low", "high")})
+
+
+def mean_of(several: Sequence[Values], column: str) -> Values:
+    """Several networks' values of a column, averaged picture by picture."""
+    return {
+        name: {column: torch.stack([values[name][column] for values in several]).mean(0)}
+        for name in several[0]
+    }
+
+
+def best_of(rivals: Mapping[str, Values], columns: Mapping[str, bool]) -> dict[str, str]:
+    """Who has the best mean, comparison by comparison: a set and a column each (Appendix C).
+
+    Args:
+        rivals: name -> its values.
+        columns: column -> whether more is better.
+
+    Returns:
+        `column set` -> name; of equal ones the first. What was not measured is left out.
+    """
+    out = {}
+    for place, found in next(iter(rivals.values())).items():
+        for column, higher in columns.items():
+            if column in found:
+                means = {who: float(v[place][column].mean()) for who, v in rivals.items()}
+                out[f"{column} {place}"] = (max if higher else min)(means, key=means.__getitem__)
+    return out
 
 
 def worst_sets(
@@ -988,6 +1162,17 @@ def place_of_largest_difference(
     return best // spread.shape[1] * stride, best % spread.shape[1] * stride
 
 
+ORIGINS = {"realsr_df2k": "RealSR-DF2K"}
+
+
+def stopped_early(card: Mapping[str, Any]) -> str:
+    """What a label adds where the time limit ended a run before its steps; else nothing."""
+    done, planned = card.get("steps"), card["config"]["steps"]
+    if done is None or done >= planned:
+        return ""
+    return f", ended by its time limit after {done} of {planned} steps"
+
+
 def scale_of(
     model: models.Model, preset: str, device: str, seeds: tuple[int, ...], tested: str = "",
     unshipped: tuple[int, ...] = (),
@@ -1003,8 +1188,9 @@ def scale_of(
     if job["stage"] == "joint" and job["features"] != "vgg19":
         standin += (job["features"],)
     standin += ("photos",) if tested == "photos" else ()
-    origin = model.card.get("origin") == "realsr_df2k"
-    start = ", initialised from RealSR-DF2K" if origin else ""
+    origin = model.card.get("origin", "")
+    start = f", initialised from {ORIGINS.get(origin, origin)}" if origin else ""
+    start += stopped_early(model.card)
     sizes = f"{job['width']} x {job['blocks']}"
     on = f", tested on {tested}" if tested else ""
     if unshipped:
@@ -1042,7 +1228,8 @@ train, export = RUNS.train, RUNS.export
 
 def train_from_cli(arguments: list[str]) -> int:
     """`Runs.train_from_cli`; `--score --out FOLDER` measures shipped networks (`score`), with
-    `--networks FOLDER` those of a seed that does not ship."""
+    `--networks FOLDER` those of a seed that does not ship, or (`--what`) those with the standard
+    loss or the first stage from public weights."""
     if "--score" not in arguments:
         return RUNS.train_from_cli(arguments)
     import argparse
@@ -1052,9 +1239,18 @@ def train_from_cli(arguments: list[str]) -> int:
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--networks", type=Path)
+    parser.add_argument("--what", default="published",
+                        choices=["published", "standard", "first_stage"])  # fmt: skip
     args = parser.parse_args(arguments)
+    if args.what != "published" and args.networks is None:
+        parser.error(f"--what {args.what} needs --networks: those networks do not ship")
+    if args.what == "first_stage":
+        score_first_stage(args.networks, args.out)
+        return 0
     names, sets = SCORED, PUBLISHED_SETS
     if args.networks is not None:  # the first stage is seed 0's; and no network is there for crops
         names, sets = SCORED[1:], (*PUBLISHED_SETS, *CROPS)
-    score(names, sets, args.out, args.seed, sets, args.networks)
+    if args.what == "standard":
+        names, sets = STANDARD, (*CROPS,)
+    score(names, sets, args.out, args.seed, sets, args.networks, args.what)
     return 0

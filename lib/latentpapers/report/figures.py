@@ -8,7 +8,7 @@ import contextlib
 import io
 import textwrap
 import zipfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -478,7 +478,9 @@ def intervals(
                 axes.plot((reference or {})[label], i, "D", color=PALETTE[1], **style)
         axes.set_yticks(range(len(points)), [p[0] for p in points])
         axes.set_ylim(len(points) - 0.5, -0.5)
-        axes.set_xlabel(x + ("   (● ours, ◇ paper)" if reference else ""))
+        below = x + ("   (● ours, ◇ paper)" if reference else "")
+        wide = _text_size(below, 10.5)[0] > width - left - 16  # then it begins below the names
+        axes.set_xlabel(below, loc="right" if wide else "center")
         axes.set_title(title or "", loc="left", weight="bold")
         axes.grid(axis="y", visible=False)
     return fig
@@ -566,12 +568,30 @@ def png_bytes(fig: "Figure", limit: int = MAX_PNG) -> bytes:
     Raises:
         UserError: if it stays over `limit` bytes although drawn 400 px wide.
     """
-    wide = fig.get_size_inches()[0]
+    return _fitting(fig, limit, _png, _palette)
+
+
+def inline_bytes(fig: "Figure", limit: int) -> tuple[str, bytes]:
+    """The figure for a notebook's page, and its kind (`image/png` or `image/jpeg`).
+
+    Where all its colours do not fit, the smaller of a palette and of JPEG: drawings stay sharp,
+    photographs large.
+
+    Raises:
+        UserError: as `png_bytes`.
+    """
+    content = _fitting(fig, limit, _png, _smaller)
+    return "image/jpeg" if content.startswith(b"\xff\xd8") else "image/png", content
+
+
+def _fitting(fig: "Figure", limit: int, *encodings: Callable[[Any], bytes]) -> bytes:
+    """The first encoding that fits, of the largest drawing that one of them makes fit."""
+    wide, content = fig.get_size_inches()[0], b""
     dpi = min(float(DPI), MAX_WIDTH / wide)
     while dpi * wide >= min(400, wide * DPI) - 1:
         image = _render(fig, dpi)
-        for palette in (False, True):
-            content = _encode(image, palette)
+        for encode in encodings:
+            content = encode(image)
             if len(content) <= limit:
                 return content
         dpi *= min(0.9, max(0.5, 0.97 * (limit / len(content)) ** 0.5))
@@ -590,13 +610,25 @@ def _render(fig: "Figure", dpi: float) -> Any:
     return Image.open(buffer).convert("RGB")
 
 
-def _encode(image: Any, palette: bool) -> bytes:
+def _png(image: Any) -> bytes:
+    return _encoded(image, format="PNG", optimize=True)
+
+
+def _palette(image: Any) -> bytes:
     from PIL import Image
 
-    if palette:
-        image = image.quantize(256, Image.Quantize.MEDIANCUT, dither=Image.Dither.FLOYDSTEINBERG)
+    how = Image.Quantize.MEDIANCUT, Image.Dither.FLOYDSTEINBERG
+    return _png(image.quantize(256, how[0], dither=how[1]))
+
+
+def _smaller(image: Any) -> bytes:
+    jpeg = _encoded(image, format="JPEG", quality=85, optimize=True, progressive=True)
+    return min(_palette(image), jpeg, key=len)
+
+
+def _encoded(image: Any, **how: Any) -> bytes:
     buffer = io.BytesIO()
-    image.save(buffer, format="PNG", optimize=True)
+    image.save(buffer, **how)
     return buffer.getvalue()
 
 

@@ -426,39 +426,45 @@ def _hash_of(file: Path, size: int, changed: int) -> str:
 
 
 def predicted(job: Job) -> tuple[float, int]:
-    """(seconds, MB) that a job will need: its last run, else the paper's EXPECT, else a guess.
+    """(seconds, MB) that a job will need: its last run, else the paper's EXPECT, else the seconds
+    that its preset has ALLOWED, else a guess.
 
-    `EXPECT` in `papers/<paper>.py` is a literal: `{"gpu/2_training": (560, 20000)}`.
+    Both are literals in `papers/<paper>.py`: `EXPECT = {"cpu/3_tables": (250, 3100)}`, measured,
+    and `ALLOWED = {"gpu/2_training": 540}`.
     """
     last = job.folder / "runtime.json"
     if last.is_file():
         seen = json.loads(last.read_text())
         return float(seen["seconds"]), int(seen["memory_mb"])
-    room = LIBRARY / "papers" / f"{job.paper}.py"
-    expect = _expect(room) if room.is_file() else {}
-    seconds, memory = expect.get(f"{job.preset}/{job.notebook}", _GUESS[job.preset])
+    name, (guess, memory) = f"{job.preset}/{job.notebook}", _GUESS[job.preset]
+    allowed = _literal(job.paper, "ALLOWED").get(name, guess), memory
+    seconds, memory = _literal(job.paper, "EXPECT").get(name, allowed)
     return float(seconds), int(memory)
 
 
 def guessed(job: Job) -> bool:
     """Whether what is `predicted` of a job rests on no run of it."""
-    room = LIBRARY / "papers" / f"{job.paper}.py"
-    expect = _expect(room) if room.is_file() else {}
     ran = (job.folder / "runtime.json").is_file()
-    return not ran and f"{job.preset}/{job.notebook}" not in expect
+    return not ran and f"{job.preset}/{job.notebook}" not in _literal(job.paper, "EXPECT")
 
 
 def expectations(paper: str, preset: str) -> list[tuple[float, int]]:
     """The measured (seconds, MB) of the jobs of a paper and preset, from its `EXPECT`."""
-    room = LIBRARY / "papers" / f"{paper}.py"
-    known = _expect(room) if room.is_file() else {}
+    known = _literal(paper, "EXPECT")
     return [cost for name, cost in known.items() if name.startswith(f"{preset}/")]
 
 
+def _literal(paper: str, name: str) -> dict[str, Any]:
+    """A dict that a paper's room assigns, read from its source: importing it would cost seconds."""
+    room = LIBRARY / "papers" / f"{paper}.py"
+    return _literals(room).get(name, {}) if room.is_file() else {}
+
+
 @functools.cache
-def _expect(room: Path) -> dict[str, tuple[float, int]]:
+def _literals(room: Path) -> dict[str, dict[str, Any]]:
+    found = {}
     for node in ast.parse(room.read_text()).body:
         targets = node.targets if isinstance(node, ast.Assign) else [getattr(node, "target", None)]
-        if any(getattr(t, "id", "") == "EXPECT" for t in targets):
-            return ast.literal_eval(node.value)  # type: ignore[attr-defined]
-    return {}
+        for name in {getattr(t, "id", "") for t in targets} & {"EXPECT", "ALLOWED"}:
+            found[name] = ast.literal_eval(node.value)  # type: ignore[attr-defined]
+    return found

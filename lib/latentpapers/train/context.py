@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
+from latentpapers.precision import HALVES
 from latentpapers.seeds import generator
 from latentpapers.shapes import Bytes
 
@@ -25,6 +26,7 @@ class Context:
         batch: images of the whole step, over all processes and micro-batches.
         start, stop: this micro-batch's rows of it.
         precision: fp32, bf16 or fp16 (autocast; penalties stay in fp32 under `full_precision`).
+        scale: what losses are multiplied by before they are differentiated; None: by nothing.
         terms: what the task logged, averaged by the engine.
     """
 
@@ -35,6 +37,7 @@ class Context:
     start: int
     stop: int
     precision: str = "fp32"
+    scale: Tensor | None = None
     terms: dict[str, Tensor] = field(default_factory=dict)
     calls: int = 0
 
@@ -66,8 +69,16 @@ class Context:
 
     def autocast(self) -> contextlib.AbstractContextManager:
         """Mixed precision if the run asks for it."""
-        half = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(self.precision)
+        half = HALVES.get(self.precision)
         return torch.autocast(self.device.type, half) if half else contextlib.nullcontext()
+
+    def scaled(self, loss: Tensor) -> Tensor:
+        """A loss as a task differentiates it itself for `Given`: fp16 ends at 6e-8."""
+        return loss if self.scale is None else loss * self.scale
+
+    def unscaled(self, gradient: Tensor) -> Tensor:
+        """The gradient of a loss from that of the `scaled` one, where it is no longer in fp16."""
+        return gradient if self.scale is None else gradient / self.scale
 
     def full_precision(self) -> contextlib.AbstractContextManager:
         """fp32 inside an autocast region, for penalties."""

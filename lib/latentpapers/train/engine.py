@@ -26,9 +26,14 @@ class Given:
 
     For steps whose losses share most of a backward pass (AVAE: the critic's energy of a fake serves
     critic and generator with opposite signs).
+
+    Attributes:
+        gradients: None where a parameter takes no part.
+        scaled: they are those of `Context.scaled` losses, which fp16 asks for.
     """
 
-    gradients: tuple[Tensor, ...]
+    gradients: tuple[Tensor | None, ...]
+    scaled: bool = False
 
 
 PRECISIONS = ("fp32", "bf16", "fp16")
@@ -313,10 +318,12 @@ def _layers_seeded(run: _Run) -> Iterator[None]:
 def _contexts(run: _Run) -> list[Context]:
     plan, shards = run.plan, run.group.world * run.plan.micro
     rows, first = plan.batch // shards, run.group.rank * plan.micro
+    one = torch.ones((), device=run.device) if run.scaler.is_enabled() else None
+    scale = one if one is None else run.scaler.scale(one)
     return [
         Context(
             run.seed, run.step, run.device, plan.batch, (first + i) * rows, (first + i + 1) * rows,
-            plan.precision,
+            plan.precision, scale,
         )
         for i in range(plan.micro)
     ]  # fmt: skip
@@ -357,8 +364,11 @@ def _gradients(
     if not isinstance(loss, Given):
         scaled = run.scaler.scale(loss)
         return torch.autograd.grad(scaled, params, retain_graph=retain, allow_unused=True)
-    if run.scaler.is_enabled():
-        raise UserError("this training makes its gradients itself; take fp32 or bf16, not fp16.")
+    if run.scaler.is_enabled() and not loss.scaled:
+        raise UserError(
+            "this training makes its gradients itself, of losses that are not scaled; take fp32 or "
+            "bf16, not fp16."
+        )
     return loss.gradients
 
 

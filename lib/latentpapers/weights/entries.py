@@ -230,6 +230,30 @@ def _stylegan(part: str, what: str, megabytes: int, drive: str) -> Entry:
     return Entry(name, what, megabytes, licence, source, _saved, skeleton, _filled(skeleton))
 
 
+def _biggan(part: str, megabytes: int, file: str) -> Entry:
+    """One of the two networks of BigGAN at 128 px; their publisher packs both into one archive."""
+
+    def convert(path: Path, allow_pickle_stub: bool) -> "State":
+        from latentpapers.weights import biggan
+
+        return getattr(biggan, part)(path)[0]
+
+    def skeleton() -> "nn.Module":
+        import torch
+
+        from latentpapers.nets import biggan
+
+        with torch.device("meta"):
+            return {"generator": biggan.Generator, "discriminator": biggan.Discriminator}[part]()
+
+    source = Manual(
+        f"biggan/{file}", "https://drive.google.com/uc?id=1dmZrcVJUAWkPBGza_XgswSuT-UODXZcO"
+    )
+    what = f"BigGAN's {part}, ImageNet, 128 px, 100,000 steps"
+    return Entry(f"biggan128_{part}", what, megabytes, "MIT (BigGAN-PyTorch)", source, convert,
+                 skeleton, _filled(skeleton))  # fmt: skip
+
+
 def _filled(
     skeleton: Callable[[], "nn.Module"],
 ) -> Callable[["State", str | None], "nn.Module"]:
@@ -406,6 +430,8 @@ _ENTRIES = (
         8,
         "14R6iHGf5iuVx3DMNsACAl7eBr7Vdpd0k",
     ),
+    _biggan("generator", 282, "G_ema.pth"),
+    _biggan("discriminator", 352, "D.pth"),
 )
 
 ENTRIES: dict[str, Entry] = {entry.name: entry for entry in _ENTRIES}
