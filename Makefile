@@ -42,7 +42,7 @@ RUN = $(PYTHON) -m latentpapers
 help:  ## this list
 	@sed -n 's/^\([a-z-]*\):.*  ## /\1|/p' Makefile | awk -F'|' '{printf "  %-14s %s\n", $$1, $$2}'
 	@echo '  with, for example: PAPER=avae,lag PRESET=quick|cpu|gpu|paper SEEDS=0,1,2 JOBS=2'
-	@echo '    DEVICE=cuda:1 BUDGET=4 OVERRIDES="n_score=1000 n_images=10" RUN_ID=name OFFLINE=1'
+	@echo '    DEVICE=cuda:1 BUDGET=4 OVERRIDES="n_images=10" RUN_ID=name OFFLINE=1'
 
 setup:  ## .venv from requirements.lock; does nothing if it is there already
 	@UV="$(UV)" bash ci/setup.sh
@@ -102,7 +102,7 @@ bundle: $(READY)  ## code, data and wheels for a node without network, in bundle
 	@$(RUN) bundle --out bundle $(if $(HAVE),--have $(HAVE)) $(REQUEST)
 
 rehearse: $(READY)  ## preset gpu at a tiny size on a pretended GPU: does every cell run? (PAPER=avae)
-	@OMP_NUM_THREADS=1 $(PYTHON) tests/rehearsal.py $(PAPER)
+	@OMP_NUM_THREADS=1 $(PYTHON) tests/rehearsal.py $(PAPER) --seeds '$(SEEDS)'
 
 benchmark: $(READY)  ## seconds and memory of every job; our code against the plain version
 	@$(RUN) benchmark $(REQUEST)

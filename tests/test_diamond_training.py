@@ -10,7 +10,7 @@ import torch
 from torch.nn import functional as F
 
 from latentpapers import config, data, models, paths
-from latentpapers.errors import ConfigMismatch, UnknownName, UserError
+from latentpapers.errors import ConfigMismatch, Missing, UnknownName, UserError
 from latentpapers.metrics import projected, walks
 from latentpapers.nets import pgan
 from latentpapers.papers import diamond
@@ -509,3 +509,25 @@ def test_shipped_checkpoints_are_their_runs():
             score = c(g(diamond.latents(4, 1, g.latent)))
         assert score.shape == (4,)
         assert bool(score.isfinite().all())
+
+
+REAL = sorted((paths.checkpoints() / "diamond" / "real").glob("*.safetensors"))
+
+
+@pytest.mark.parametrize("path", REAL, ids=lambda path: path.stem)
+def test_shipped_features_are_those_of_the_images(path):
+    rows, card = projected.load(path)
+    jobs = {job.data: name for name, job in diamond.SHIPPED.items()}
+    job = config.as_dict(diamond.SHIPPED[jobs[card["data"]]])
+    assert path == diamond.real_file(job["data"], job["size"])
+    assert (rows.shape, card["n"]) == ((240, projected.WIDTH), 240)
+    apart = torch.cdist(rows, rows)[~torch.eye(240, dtype=torch.bool)]
+    assert float(apart.min()) > 0  # no image twice
+    try:
+        again = diamond.real(job, 12, diamond.eyes(), shipped=False)
+    except (Missing, UserError) as reason:
+        pytest.skip(f"the images have to be fetched: {reason}")
+    off = (again - rows[:12]).norm(dim=1) / again.norm(dim=1)
+    assert float(off.max()) < 0.02  # 8 bits
+    other = (again - rows[12:24]).norm(dim=1) / again.norm(dim=1)
+    assert float(other.min()) > 0.1  # control

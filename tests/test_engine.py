@@ -490,6 +490,23 @@ def test_gradients_made_by_the_task_are_taken_in_fp16_if_of_scaled_losses():
     assert largest_of(plain, other) > 1e-4  # control: a step 1,024 times too short
 
 
+def test_each_group_of_losses_sees_the_scale_of_its_own_time(monkeypatch):
+    """The critic's update overflows; the generator's, in the same step, is made at half the scale
+    and would otherwise be divided by it: twice too long."""
+    monkeypatch.setattr(engine, "SCALE", 2.0**10)
+    scales = []
+
+    class Overflows(ToyGan):
+        def updates(self, batch, ctx):
+            for group in super().updates(batch, ctx):
+                scales.append(float(ctx.scale))
+                much = float("inf") if "d" in group else 1.0
+                yield {name: much * loss for name, loss in group.items()}
+
+    run(Overflows(), 2, precision="fp16")
+    assert scales == [2.0**10, 2.0**9, 2.0**9, 2.0**8]
+
+
 def test_gradients_made_by_the_task_of_losses_as_they_are_are_not_taken_in_fp16():
     class Handed(ToyGan):
         def updates(self, batch, ctx):

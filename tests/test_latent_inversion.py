@@ -192,6 +192,27 @@ def test_the_batched_inversion_is_the_loop(reading, statistic):
     assert len(set(together.steps.tolist())) > 1  # they did stop at different steps
 
 
+def test_the_shell_may_have_a_reading_of_its_own():
+    """Erratum e1 without e3, and e3 without e1: the printed terms, put together by hand."""
+    pair, z, candidates = Toy().pair(), 1.3 * codes(4, 1), codes(4, 2)
+    x = pair.images(candidates)
+    features = pair.alone(x)
+    pixels = (pair.generate(z) - x).abs().flatten(1).mean(1)
+    percep = (pair.features(pair.generate(z), 1) - features).abs().flatten(1).mean(1)
+    off = z.norm(dim=1) - math.sqrt(z.shape[1])
+    expected = {("paper", "code"): pixels + 2 * percep + off**2,
+                ("code", "paper"): percep + 2 * pixels + off.abs(),
+                ("paper", None): pixels + 2 * percep + off.abs()}  # fmt: skip
+    for (reading, shell), each in expected.items():
+        how = Inversion(reading, statistic="alone", shell=shell)
+        losses, _, _ = inversion.Objective(pair, how, 1)(z, x, features)
+        np.testing.assert_allclose(losses, each, rtol=1e-9)
+    # control: here the two distances differ
+    assert float((off**2 - off.abs()).abs().min()) > 0.05
+    with pytest.raises(UnknownName):
+        Inversion(shell="neither")
+
+
 def test_control_a_shared_statistic_ties_latent_vectors_together():
     pair, z0, candidates = Toy(deviation=5.0).pair(), codes(4, 1), codes(30, 2)
     how = Inversion(statistic="batch", descent=dataclasses.replace(QUICK, tolerance=0.0))

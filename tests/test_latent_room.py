@@ -12,6 +12,7 @@ from latentpapers import models, paths, tensorfile, weights
 from latentpapers.errors import Corrupt, Missing, UserError
 from latentpapers.latent import found, inversion, method, sphere, walk
 from latentpapers.latent.descent import Plan
+from latentpapers.metrics.protocol import Score
 from latentpapers.nets import biggan, pgan, wgan_gp
 from latentpapers.papers import diamond
 
@@ -307,11 +308,77 @@ def test_the_cli_writes_either_form(tmp_path, monkeypatch, capsys):
         card = tensorfile.header(tmp_path / f"{name}.safetensors")
         assert (card["n"], card["latent"], card["network"]) == (4, 16, "net_s0")
     assert "Search of 4 latents" in capsys.readouterr().out
-    whole = found.load(tmp_path / "net_s0.safetensors")[0]
+    card = tensorfile.header(tmp_path / "net_s0.safetensors")
+    whole = found.load(tmp_path / "net_s0.safetensors", diamond._starts_of(card))[0]
     card = tensorfile.header(tmp_path / "net_many_s0.safetensors")
     less, _ = found.load_small(tmp_path / "net_many_s0.safetensors", diamond._starts_of(card))
     torch.testing.assert_close(less.z0, whole.z0, atol=2e-3, rtol=0)  # half precision
     assert len(less.extra["free"]) == 2
+
+
+def test_one_reading_alone_in_the_other_position(tmp_path, monkeypatch):
+    """Every reading changes its own stage, leaves the stages before it, and is written and read; as
+    coded, from the same candidates, the search is the one that is shipped."""
+    monkeypatch.setattr(paths, "checkpoints", lambda: tmp_path / "shipped")
+    monkeypatch.setattr(diamond, "middle_score", lambda model, z0: 5.0)
+    model, how = small("pgan"), settings("pgan")
+    model.card.update(title="a network", images=8)
+    monkeypatch.setattr(models, "load", lambda name: model)
+    preset = dataclasses.replace(diamond.PRESETS["quick"], search=how)
+    monkeypatch.setitem(diamond.PRESETS, "quick", preset)
+    shipped = diamond.search(model, how, 8, 0, extras=0)
+    card = {"n": 8, "seed": 0, "latent": 16, "search": {"start": how.start}}
+    found.save(diamond.searches("net"), shipped, card, starts=False)
+    out = str(diamond.searches("net").parent)
+    # batches of 4, so "ten" are one batch of 4 here; it would not change anything
+    monkeypatch.setitem(diamond.SINGLE, "e36", {"batch": 2})
+    assert diamond.train_from_cli(["--readings", "net", "--n", "4", "--out", out]) == 0
+    first, got = diamond.dozens("net")[0].first(4), diamond.readings("net")
+    assert list(got) == list(diamond.SINGLE)
+    inverted = {"e1", "e2", "e3", "e5", "e6", "e8", "e36"}
+    for name, r in got.items():
+        assert torch.equal(r.z1, first.z1) == (name not in inverted), name
+        same_proto = torch.allclose(r.zp, first.zp, atol=0.05)
+        assert same_proto == (name in ("e20", "e21", "e11")), name  # e11: three steps in any case
+        assert [s > 0 for s in r.steps] == [name in inverted, name not in ("e20", "e21"), True]
+    for name in ("e20", "e21"):
+        assert not torch.allclose(got[name].sigma, first.sigma, atol=1e-4), name
+    # control: nothing set is nothing changed
+    monkeypatch.setitem(diamond.SINGLE, "e0", {})
+    candidates = method.starts(8, diamond.pair(model), how, diamond.generator(0, "search"))[1]
+    again = diamond.reread(model, shipped.first(4), candidates, how, "e0")
+    for code in ("z1", "zp", "sigma"):
+        torch.testing.assert_close(getattr(again, code), getattr(shipped, code)[:4], atol=1e-3,
+                                   rtol=0)  # fmt: skip
+
+
+def test_the_least_of_several_intervals_speaks_for_all():
+    def interval(value, half):
+        return Score(value, value - half, value + half, int(100 * half), "jackknife")
+
+    good = [interval(3.0, 1.0), interval(5.0, 4.0)]
+    least = diamond.least(good)
+    assert (least.value, least.low, least.high, least.n) == (3.0, 1.0, 4.0, 100)
+    assert least.low > 0  # every one is above 0
+    assert diamond.least([*good, interval(1.0, 2.0)]).low < 0 < diamond.least(good).high
+    assert diamond.least([*good, interval(-3.0, 2.0)]).high < 0  # one below 0 decides
+    assert "3 pairs" in diamond.least([*good, good[0]]).method
+
+
+def test_the_middle_of_the_scores_is_between_real_and_made(monkeypatch):
+    class Card(dict):
+        pixels = torch.zeros(4, 3, 8, 8, dtype=torch.uint8)
+
+    model = small("pgan")
+    model.card["config"].update(data="x", size=8)
+    monkeypatch.setattr(diamond.data, "load", lambda *a, **k: Card())
+    z0 = sphere.project(torch.randn(4, 16, generator=torch.Generator().manual_seed(1)))
+    ours = diamond.middle_score(model, z0)
+    with torch.no_grad():
+        real = model["critic"](-torch.ones(4, 3, 8, 8)).mean()
+        made = model["critic"](model["generator_raw"](z0)).mean()
+    assert ours == pytest.approx(float(real + made) / 2, rel=1e-4)
+    assert abs(float(real - made)) > 1e-3  # control
 
 
 SHIPPED = sorted((paths.checkpoints() / "diamond" / "searches").glob("*.safetensors"))
@@ -333,10 +400,17 @@ def test_shipped_searches_belong_to_their_networks():
         if "_edited_" in path.stem:
             edited_belongs(path, card)
             continue
+        if "_readings_" in path.stem:
+            name = path.stem.partition("_readings_")[0]
+            got, first = diamond.readings(name), diamond.dozens(name)[0].first(card["n"])
+            assert list(got) == list(diamond.SINGLE)
+            assert sum(torch.equal(r.z1, first.z1) for r in got.values()) == 6
+            assert card["images"] == models.load(f"diamond/{card['network']}").card["images"]
+            continue
         if "_many_" in path.stem or "_paper_" in path.stem:
             result, _ = found.load_small(path, diamond._starts_of(card))
         else:
-            result, _ = found.load(path)
+            result, _ = found.load(path, diamond._starts_of(card))
         model = models.load(f"diamond/{card['network']}")
         assert card["network"] == path.stem.replace("_many", "").replace("_paper", "")
         assert len(result.z0) == card["n"]

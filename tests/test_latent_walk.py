@@ -301,6 +301,60 @@ def test_a_result_is_kept_in_half_precision(tmp_path):
         found.load(tmp_path / "b.safetensors")
 
 
+def test_a_result_without_its_starts_is_the_same_result(tmp_path):
+    from latentpapers.errors import Corrupt
+    from latentpapers.latent import found
+
+    z0, z1, zp = (sphere.project(codes(5, s, 512).float()) for s in (1, 2, 3))
+    result = found.Found(z0, z1, zp, torch.linspace(0.5, 0.75, 5), (10.0, 20.5, 3.0))
+    with_starts, without = tmp_path / "a.safetensors", tmp_path / "b.safetensors"
+    found.save(with_starts, result, {})
+    found.save(without, result, {}, starts=False)
+    assert without.stat().st_size < 0.7 * with_starts.stat().st_size
+    whole, less = found.load(with_starts)[0], found.load(without, z0)[0]
+    for name in ("z0", "z1", "zp", "sigma"):
+        assert torch.equal(getattr(whole, name), getattr(less, name)), name
+    assert torch.equal(found.load(with_starts, z1)[0].z0, whole.z0)  # its own starts are taken
+    with pytest.raises(Corrupt, match="keeps no starts"):
+        found.load(without)
+    for starts in (z1, z0[:4]):
+        with pytest.raises(Corrupt, match="other starts"):
+            found.load(without, starts)
+
+
+def test_other_readings_are_kept_as_far_as_they_differ(tmp_path):
+    from latentpapers.errors import Corrupt
+    from latentpapers.latent import found
+
+    z0, z1, own = (sphere.project(codes(5, s, 512).float()) for s in (1, 2, 3))
+
+    def search(z1, *degrees):
+        zp = sphere.great_circle(z0, z1, torch.tensor(degrees)[None])[0]
+        return found.Found(z0, z1, zp, torch.linspace(0, 1, 5), (0.0, 7.0, degrees[0]))
+
+    first = search(z1, 100.0, 110.0, 120.0, 130.0, 140.0)
+    others = {"e9": search(z1, 50.0, -60.0, 70.0, 179.0, 5.0),
+              "e2": search(own, 90.0, 91.0, 92.0, 93.0, 94.0)}  # fmt: skip
+    path = tmp_path / "r.safetensors"
+    found.save_readings(path, first, others, {"n": 5})
+    back = found.load_readings(path, first)
+    assert list(back) == ["e9", "e2"]
+    assert torch.equal(back["e9"].z1, first.z1)  # not written twice
+    for name, r in others.items():
+        assert back[name].steps == r.steps
+        assert torch.equal(back[name].sigma, r.sigma)
+        for code in ("z1", "zp"):
+            assert float(sphere.angle(getattr(r, code), getattr(back[name], code)).max()) < 1.0
+    assert float(sphere.angle(back["e2"].z1, first.z1).min()) > 45  # control: another inversion
+    found.save_readings(path, first, {"e9": others["e9"]}, {})  # none has one of its own
+    torch.testing.assert_close(found.load_readings(path, first)["e9"].zp, back["e9"].zp)
+    with pytest.raises(Corrupt, match="no other readings"):
+        found.load_readings(path, first.first(4))
+    found.save(path, first, {})
+    with pytest.raises(Corrupt, match="no other readings"):
+        found.load_readings(path, first)
+
+
 def test_a_small_result_needs_its_starts_and_loses_half_a_degree(tmp_path):
     from latentpapers.errors import Corrupt
     from latentpapers.latent import found

@@ -222,6 +222,17 @@ def test_stand_ins_of_claim_and_metric_are_named():
     )
 
 
+@pytest.mark.parametrize(("preset", "suffixes"), [("gpu", ("stand-in data",)), ("paper", ())])
+def test_a_stand_in_of_one_preset_is_named_there_alone(preset, suffixes):
+    claim = ordering(standin=("cats in place of CelebA-HQ (gpu)",))
+    claim = claim.model_copy(
+        update={"rules": dict.fromkeys(("gpu", "paper"), claim.rules["quick"])}
+    )
+    rows = [r | {"scale": r["scale"] | {"preset": preset}}
+            for r in seeds(AVAE, [6.8, 6.7]) + seeds(BEGAN, [5.6, 5.5])]  # fmt: skip
+    assert decide(claim, rows, preset).suffixes == suffixes
+
+
 # --- other rules -----------------------------------------------------------------------------
 
 

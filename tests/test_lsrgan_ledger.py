@@ -34,7 +34,7 @@ def test_the_table_says_that_a_number_is_a_misprint():
     remarks = {(c.row, c.column): tables.note(None, c) for c in BOOK.table("table_4").cells}
     flagged = [place for place, text in remarks.items() if "24.73" in text]
     assert flagged == [("LSR (mu = 1e-3)", "PSNR Urban100")]
-    assert remarks["LSR (mu = 1e-7)", "PSNR Urban100"] == "not run here"  # control
+    assert remarks["LSR (mu = 1e-7)", "PSNR Urban100"] == "not run in this preset"  # control
 
 
 def test_a_misprint_would_be_seen():

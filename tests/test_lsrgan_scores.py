@@ -8,6 +8,7 @@ import torch
 
 from latentpapers import config, data, paths, storage
 from latentpapers.errors import Corrupt, Missing, UnknownName
+from latentpapers.metrics.protocol import Score
 from latentpapers.papers import lsrgan
 
 SETS = {"set5": 5, "set14": 14, "bsd100": 100, "urban100": 20}
@@ -117,6 +118,10 @@ def test_the_command_line_scores_the_first_stage_from_public_weights(monkeypatch
     assert asked == [(tmp_path, tmp_path)]
     with pytest.raises(SystemExit):
         lsrgan.train_from_cli(words)
+    monkeypatch.setattr(lsrgan, "score_readings", lambda *what: asked.append(("readings", *what)))
+    words[2] = "readings"
+    lsrgan.train_from_cli([*words, "--networks", str(tmp_path)])
+    assert asked[1:] == [("readings", tmp_path, tmp_path)]
 
 
 def test_the_first_stage_from_public_weights_ships_as_scores():
@@ -206,3 +211,113 @@ def test_packed_scores_are_the_scores():
             torch.testing.assert_close(
                 back["esr"][name][key], values, rtol=0, atol=0, equal_nan=True
             )
+
+
+# --- readings that could flip a verdict -----------------------------------------------------------
+
+
+def score(value, low, high):
+    return Score(value, low, high, 3, "")
+
+
+def test_a_verdict_under_another_reading_by_hand():
+    inside, still = score(2.0, 1.0, 3.0), score(0.0, 0.0, 0.0)
+    assert lsrgan.added(inside, still) == inside  # control: a reading that changes nothing
+    moved = lsrgan.added(score(2.0, -1.0, 6.0), score(-1.0, -5.0, 2.0))
+    assert (moved.value, moved.low, moved.high) == (1.0, 1 - 5.0, 1 + 5.0)  # 3, 4 and 4, 3
+    inf = math.inf
+    assert lsrgan.reread(inside, inside, 0, inf) == "same"
+    assert lsrgan.reread(inside, score(0.5, -1.0, 2.0), 0, inf) == "open"
+    assert lsrgan.reread(inside, score(-2.0, -3.0, -1.0), 0, inf) == "other"
+    assert lsrgan.reread(score(0.5, -1.0, 2.0), inside, 0, inf) == "undecided"
+    # a claim that a number lies between two limits is contradicted on either side
+    assert lsrgan.reread(inside, score(5.0, 4.5, 5.5), 0, 4) == "other"
+    assert lsrgan.reread(score(5.0, 4.5, 5.5), score(-2.0, -3.0, -1.0), 0, 4) == "same"
+    assert lsrgan.reread(inside, score(3.5, 2.5, 4.5), 0, 4) == "open"
+
+
+def test_the_set_that_favours_a_claim_least_is_chosen_after_the_move():
+    found = {"a": score(2.0, 1.0, 3.0), "b": score(3.0, 2.0, 4.0)}
+    move = {"a": score(5.0, 5.0, 5.0), "b": score(0.0, 0.0, 0.0)}
+    assert lsrgan.least(found, {}, math.inf) == found["a"]
+    assert lsrgan.least(found, move, math.inf) == found["b"]
+    assert lsrgan.least(found, {}, 0.0) == found["b"]  # less is better
+
+
+def test_the_change_of_a_range_is_that_of_the_means():
+    g = torch.Generator().manual_seed(0)
+    first, second, more = (torch.randn(40, generator=g, dtype=torch.float64) for _ in range(3))
+    found = lsrgan.change_of_range(first - second, more)
+    before = lsrgan.range_of_means([first, second]).value
+    after = lsrgan.range_of_means([first + more, second]).value
+    assert found.value == pytest.approx(after - before, abs=1e-12)
+    assert found.low < found.value < found.high
+    none = lsrgan.change_of_range(first - second, torch.zeros(40))
+    assert (none.value, none.low, none.high) == (0, 0, 0)
+
+
+def test_a_reading_changes_what_it_says_and_nothing_else():
+    for name, (of, changed) in lsrgan.READINGS.items():
+        one, other = (config.as_dict(lsrgan.SHIPPED[n]) for n in (name, of))
+        assert {k: v for k, v in one.items() if v != other[k]} == changed
+    trained = {n for by, _ in lsrgan.REREAD.values() for pair in by.values() for n in pair}
+    assert trained == {*lsrgan.READINGS, "esr", "lsr", "cesr"}
+
+
+def test_what_a_reading_moves_is_written_picture_by_picture(tmp_path, monkeypatch):
+    """Against differences of differences taken by hand; other networks, or another measure."""
+    monkeypatch.setattr(lsrgan, "scored_pairs", lambda name: [pair("a", 0), pair("b", 1)])
+    monkeypatch.setattr(lsrgan, "score_file", lambda *_: tmp_path / "readings_s0.safetensors")
+    monkeypatch.setattr(storage, "sha256_file", lambda path: "any")
+
+    def values(name, folder, sets):
+        columns = ("PSNR", "SSIM", "L1", "NIQE", "SSIM 11 x 11", "PSNR of RGB")
+        g = torch.Generator().manual_seed(sum(map(ord, name)))
+        return {s: {c: torch.rand(2, generator=g) for c in columns} for s in sets}
+
+    lsrgan.score_readings(tmp_path, tmp_path, values)
+    found = lsrgan.reading_scores()
+    order = (*lsrgan.CROPS, *lsrgan.PUBLISHED_SETS)
+    esr, cesr, tenth = (values(n, None, order) for n in ("esr", "cesr", "cesr_tenth"))
+    row = "CESR against ESR"
+    for place in ("set14", "photos_0"):
+        used = cesr[place]["SSIM"] - esr[place]["SSIM"]
+        got = found["lsrgan-e10"][row]["SSIM"][place]
+        torch.testing.assert_close(got, tenth[place]["SSIM"] - esr[place]["SSIM"] - used)
+        got = found["lsrgan-e33"][row]["SSIM"][place]
+        window = cesr[place]["SSIM 11 x 11"] - esr[place]["SSIM 11 x 11"]
+        torch.testing.assert_close(got, window - used)
+    assert found["lsrgan-e33"].keys() == {row}
+    assert found["lsrgan-e34"].keys() == {row, "LSR against ESR"}
+    monkeypatch.setattr(storage, "sha256_file", lambda path: "another")
+    with pytest.raises(Corrupt, match="measure again"):
+        lsrgan.reading_scores()
+
+
+def test_shipped_readings_are_whole_and_of_the_shipped_networks():
+    found = lsrgan.reading_scores()  # raises if a network has changed
+    assert set(found) == set(lsrgan.REREAD)
+    sizes = {**SETS, "photos_2": 12, "photos_0": 38}
+    for erratum, rows in found.items():
+        for columns in rows.values():
+            for parts in columns.values():
+                assert {k: len(v) for k, v in parts.items()} == {k: sizes[k] for k in parts}
+                whole = torch.cat(list(parts.values()))
+                assert bool(whole.isfinite().all())
+                assert float(whole.abs().max()) > 0, erratum  # it did change something
+    card = lsrgan.tensorfile.header(lsrgan.score_file(0, "readings"))
+    assert card["readings"] == {k: [of, new] for k, (of, new) in lsrgan.READINGS.items()}
+    assert lsrgan.score_file(0, "readings").stat().st_size <= 12_000
+
+
+def test_what_a_network_is_asked_for(monkeypatch):
+    """The columns and sets of its comparisons, and PSNR of RGB by its definition."""
+    pairs = [pair("a", 0), pair("b", 1)]
+    monkeypatch.setattr(lsrgan, "evaluate", lambda made, pairs, wanted: dict.fromkeys(wanted))
+    sets = {"photos_2": pairs, "set5": pairs}
+    found = lsrgan.reading_values("lsr", paths.checkpoints(), sets)
+    assert {k: set(v) for k, v in found.items()} == {"photos_2": {"PSNR", "L1", "PSNR of RGB"}}
+    net = lsrgan.load_generator(lsrgan.models.load("lsrgan/lsr_s0"))
+    for one, value in zip(pairs, found["photos_2"]["PSNR of RGB"], strict=True):
+        gap = (lsrgan.enlarge(net, one.lr).double() - one.hr.double()).square().mean()
+        assert float(value) == pytest.approx(10 * math.log10(255**2 / float(gap)))

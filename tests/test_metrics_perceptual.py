@@ -125,6 +125,31 @@ def test_diversity_by_id(pair, monkeypatch):
         entry.score("lpips_alex_pairs45", varied[None, :9])
 
 
+def test_distance_to_the_truth_by_id(pair, monkeypatch):
+    """Against the package itself; bytes and floats; the order of pairs counts."""
+    theirs, ours = pair
+    monkeypatch.setattr(perceptual, "_loaded", lambda trunk, path: ours)
+    x, y = images(5), images(5, seed=1)
+    with torch.no_grad():
+        expected = theirs(x, y, normalize=True).flatten().double()
+    found = entry.values("lpips_alex", x, y)
+    assert found.tolist() == pytest.approx(expected.tolist(), rel=1e-4)
+    assert entry.values("lpips_alex", x, x).abs().max() == 0
+    score = entry.score("lpips_alex", x, y)
+    assert score.value == pytest.approx(float(expected.mean()), rel=1e-4)
+    assert (score.n, score.low < score.value < score.high) == (5, True)
+    in_bytes = [(v * 255).round().byte() for v in (x, y)]
+    as_floats = [v.float() / 255 for v in in_bytes]
+    assert torch.equal(entry.values("lpips_alex", *in_bytes, layout="NCHW"),
+                       entry.values("lpips_alex", *as_floats))  # fmt: skip
+    # control: other partners are other distances
+    assert entry.values("lpips_alex", x, y.flip(0)).tolist() != pytest.approx(
+        expected.tolist(), rel=1e-3
+    )
+    with pytest.raises(UserError, match="compares with a reference"):
+        entry.score("lpips_alex", x)
+
+
 def test_feature_distance_by_id(monkeypatch):
     found = entry.score("featdist_efficientnetlite0_pairs45", images(10, size=32)[None])
     assert 0 < found.value < 2

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from runner_bed import PARAMETERS, Bed, cell, notebook
 
-from latentpapers import papers
+from latentpapers import config, papers
 from latentpapers.errors import UnknownName, UserError
 from latentpapers.runner import collect, plan, reproduce, scrub
 from latentpapers.runner.closure import closure
@@ -356,10 +356,29 @@ def test_the_gpu_preset_allows_its_notebooks_600_seconds_in_all(paper):
 
 def test_a_budget_multiplies_the_time_limits(bed):
     longer = jobs(Request(papers=("avae",), budget=4.0))[0]
-    assert json.loads(longer.overrides) == {"loop.seconds": 8.0}
+    assert json.loads(longer.overrides) == {"loop.seconds": 8.0, "loop.steps": 12}
     assert longer.run_id.startswith("o-")
     with pytest.raises(UserError, match="positive"):
         jobs(Request(papers=("avae",), budget=0.0))
+
+
+@pytest.mark.parametrize("paper", papers.BUILT)
+def test_a_budget_keeps_the_shape_of_every_training(paper):
+    """Growth, fading and falling rates end after the same share of a longer run."""
+    preset = papers.room(paper).PRESETS["gpu"]
+    job = jobs(Request("gpu", (paper,), budget=4.0))[0]
+    longer = config.resolve(preset, json.loads(job.overrides))
+    for name, before in preset.training.items():
+        after = longer.training[name]
+        for field in ("seconds", "steps", "phase", "start_images", "hold_images", "fade_images",
+                      "diversity_steps", "halve_every"):  # fmt: skip
+            assert getattr(after, field, 0) == 4 * getattr(before, field, 0)
+        falls = (getattr(job, "halve_at", ()) for job in (before, after))
+        assert [4 * step for step in next(falls)] == [*next(falls)]
+        same = ("width", "size", "images", "batch", "lr", "log_every")  # control: no other field
+        assert all(getattr(after, f, 0) == getattr(before, f, 0) for f in same)
+    shorter = jobs(Request("gpu", (paper,), budget=0.001))[0]  # whole numbers stay whole
+    config.resolve(preset, json.loads(shorter.overrides))
 
 
 def test_a_budget_passes_over_groups_that_a_preset_does_not_run(bed):
@@ -442,6 +461,12 @@ def test_pooling_again_changes_nothing_and_one_seed_is_not_pooled():
     assert pooled(rows) == rows
     assert pooled([row()]) == [row()]
     assert [r["seed"] for r in sorted(rows, key=order)] == [0, 1, None]
+
+
+def test_a_pooled_row_says_the_least_that_any_training_has_seen():
+    seen = [{"images": n, "budget": n / 1000, "seeds": [i]} for i, n in enumerate((90, 60, 80))]
+    pool = pooled([row(float(i), i, scale=scale) for i, scale in enumerate(seen)])[-1]
+    assert pool["scale"] == {"images": 60, "budget": 0.06, "seeds": [0, 1, 2]}
 
 
 def lines(*rows):

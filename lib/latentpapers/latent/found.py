@@ -1,9 +1,10 @@
 """What a search found, kept in a file, with how it was searched and for how long. Networks that are
 shipped bring such a file, because a search takes minutes and reading one takes none.
 
-Two forms: `save` keeps every code in half precision; `save_small`, for hundreds of starts, keeps a
-sixth of that, because starts are drawn again from their seed and all that a search finds lies on
-the great circle through start and recovered code, so that an angle says where."""
+Two forms: `save` keeps every code in half precision, the starts only where they cannot be drawn
+again from their seed; `save_small`, for hundreds of starts, keeps a sixth of that, because all that
+a search finds lies on the great circle through start and recovered code, so that an angle says
+where. `save_readings` keeps searches of the same starts with other settings beside a first one."""
 
 from dataclasses import dataclass, field, fields
 from pathlib import Path
@@ -68,15 +69,19 @@ def joined(parts: list[Found]) -> Found:
     return Found(*codes, steps, parts[0].extra)
 
 
-def save(path: Path, found: Found, card: dict[str, Any]) -> None:
+def save(path: Path, found: Found, card: dict[str, Any], *, starts: bool = True) -> None:
     """Writes a search's result.
 
     Args:
         path: the `.safetensors` file.
         found: codes; kept in half precision, which moves a code by less than 0.1 degrees.
         card: network, settings, seconds.
+        starts: keeps z_0, too; without, the reader draws it again, and four elements of each tell
+            whether it is the same.
     """
     tree = {name: getattr(found, name).cpu().half() for name in _CODES}
+    if not starts:
+        tree["mark"] = tree.pop("z0")[:, :_MARK].clone()
     extra = {name: t.cpu().half() for name, t in found.extra.items()}
     tensorfile.save(
         path, {"found": {**tree, "sigma": found.sigma.cpu().float()}, "extra": extra},
@@ -125,14 +130,65 @@ def load_small(path: Path, z0: Codes) -> tuple[Found, dict[str, Any]]:
     if "small" not in whole:
         raise Corrupt(f"{path} holds no small result of a latent search.")
     tree, extra = whole["small"], {n: t.float() for n, t in whole.get("extra", {}).items()}
-    mark = tree["mark"].float()
-    if z0.shape != tree["z1"].shape or not torch.allclose(z0[:, :_MARK], mark, atol=5e-3):
-        raise Corrupt(f"{path} was searched from other starts than those drawn here; search again.")
+    _same_starts(path, z0, tree)
     z1 = project(tree["z1"] * tree["scale"])
     codes = {n: great_circle(z0[: len(a)], z1[: len(a)], a[None])[0]
              for n, a in whole["angle"].items()}  # fmt: skip
     zp = codes.pop("zp")
     return Found(z0, z1, zp, tree["sigma"], tuple(card["steps_found"]), extra | codes), card
+
+
+def _same_starts(path: Path, z0: Codes, tree: dict[str, Tensor]) -> None:
+    mark = tree["mark"].float()
+    if z0.shape != tree["z1"].shape or not torch.allclose(z0[:, :_MARK], mark, atol=5e-3):
+        raise Corrupt(f"{path} was searched from other starts than those drawn here; search again.")
+
+
+def save_readings(
+    path: Path, first: Found, others: dict[str, Found], card: dict[str, Any]
+) -> None:  # fmt: skip
+    """Writes searches of the same starts with other settings, as far as they differ from `first`.
+
+    Args:
+        path: the `.safetensors` file.
+        first: the search that the reader has already.
+        others: by name; z_1 in 8 bits an element where it is not that of `first`, z_p as an angle.
+        card: network, settings, seconds.
+    """
+    own = {n: r.z1 for n, r in others.items() if not torch.equal(r.z1, first.z1)}
+    z1 = torch.stack([*own.values()]) if own else first.z1.new_empty(0, *first.z1.shape)
+    scale = z1.abs().amax(2, keepdim=True) / _LEVELS
+    levels = (z1 / scale).round().to(torch.int8)
+    kept = dict(zip(own, project(levels * scale)))
+    angle = [position(first.z0, kept.get(n, first.z1), r.zp) for n, r in others.items()]
+    tree = {"z1": levels, "scale": scale, "zp": torch.stack(angle),
+            "sigma": torch.stack([r.sigma for r in others.values()])}  # fmt: skip
+    about = {"readings": list(others), "own": list(own)}
+    about["steps_found"] = [list(r.steps) for r in others.values()]
+    tensors = {n: t.cpu().float() if n != "z1" else t.cpu() for n, t in tree.items()}
+    tensorfile.save(path, {"readings": tensors}, about={**card, **about})
+
+
+def load_readings(path: Path, first: Found) -> dict[str, Found]:
+    """What `save_readings` wrote, by name.
+
+    Args:
+        path: the `.safetensors` file.
+        first: the search beside which it was written.
+
+    Raises:
+        Missing, Corrupt: no such file, another kind of file, or another number of starts.
+    """
+    card, whole = tensorfile.header(path), tensorfile.load(path)
+    if "readings" not in whole or whole["readings"]["zp"].shape[1] != len(first.z0):
+        raise Corrupt(f"{path} holds no other readings of these {len(first.z0)} starts.")
+    tree = whole["readings"]
+    own, out = dict(zip(card["own"], project(tree["z1"] * tree["scale"]))), {}
+    for i, name in enumerate(card["readings"]):
+        z1 = own.get(name, first.z1)
+        zp = great_circle(first.z0, z1, tree["zp"][i][None])[0]
+        out[name] = Found(first.z0, z1, zp, tree["sigma"][i], tuple(card["steps_found"][i]))
+    return out
 
 
 def _angles(found: Found, z1: Codes, z: Codes) -> PerImage:
@@ -202,16 +258,25 @@ def load_edited(path: Path) -> Edited:
     return Edited(tree["rows"].long(), sign, zp, tree["sigma"], direction)
 
 
-def load(path: Path) -> tuple[Found, dict[str, Any]]:
+def load(path: Path, z0: Codes | None = None) -> tuple[Found, dict[str, Any]]:
     """What `save` wrote, codes back on the sphere, and its card.
 
+    Args:
+        path: the `.safetensors` file.
+        z0: (N, Z) the starts, drawn as they were for the search, of a file that keeps none.
+
     Raises:
-        Missing, Corrupt: no such file, or another kind of file.
+        Missing, Corrupt: no such file, another kind of file, no starts, or others than these.
     """
     card, whole = tensorfile.header(path), tensorfile.load(path)
     if "found" not in whole:
         raise Corrupt(f"{path} holds no result of a latent search.")
     tree = whole["found"]
+    if "z0" not in tree:
+        if z0 is None:
+            raise Corrupt(f"{path} keeps no starts; draw them from its seed.")
+        _same_starts(path, z0, tree)
+        tree["z0"] = z0.half()  # as precise as those that are kept
     codes = (project(tree[name].float()) for name in _CODES)
     extra = {name: t.float() for name, t in whole.get("extra", {}).items()}
     return Found(*codes, tree["sigma"], tuple(card["steps_found"]), extra), card

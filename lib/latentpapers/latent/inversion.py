@@ -28,6 +28,7 @@ class Inversion:
     Attributes:
         reading: `code` puts alpha on the pixels and squares the distance from the sphere, `paper`
             puts alpha on the features and takes its absolute value (diamond-e1, -e3).
+        shell: another reading of the distance from the sphere alone; None: as `reading`.
         alpha, beta: weights of eq 5.
         reduction: the norms of eqs 2 and 3 are means or sums over elements (diamond-e4).
         statistic: what a critic with a minibatch statistic sees: the search's own `batch` against
@@ -47,9 +48,11 @@ class Inversion:
     statistic: Literal["batch", "alone"] = "batch"
     candidates: int = 1000
     descent: Plan = field(default_factory=Plan)
+    shell: Reading | None = None
 
     def __post_init__(self) -> None:
         known("reading", self.reading, ("code", "paper"))
+        known("reading", self.shell or self.reading, ("code", "paper"))
         known("reduction", self.reduction, ("mean", "sum"))
         known("statistic", self.statistic, ("batch", "alone"))
 
@@ -209,7 +212,7 @@ class Objective:
         each = inversion_loss(
             pixel_distance(made, images, reduction=how.reduction),
             feature_distance(seen, features, reduction=how.reduction),
-            shell_distance(z, reading=how.reading),
+            shell_distance(z, reading=how.shell or how.reading),
             alpha=how.alpha, beta=how.beta, reading=how.reading,
         )  # fmt: skip
         losses = per_batch(each, self.batch).mean(1)

@@ -87,7 +87,10 @@ def tuned(how: Search, data: str, *, reading: str = "code") -> Search:
     )
 
 
-def search(pair: Pair, z0: Codes, candidates: Codes, how: Search) -> Found:
+def search(
+    pair: Pair, z0: Codes, candidates: Codes, how: Search, *, z1: Codes | None = None,
+    zp: Codes | None = None,
+) -> Found:  # fmt: skip
     """Runs all three stages from `z0`.
 
     Args:
@@ -95,13 +98,21 @@ def search(pair: Pair, z0: Codes, candidates: Codes, how: Search) -> Found:
         z0: (N, Z) starts on the sphere.
         candidates: (K, Z) random codes for the inversion.
         how: readings, weights, schedules.
+        z1, zp: what the first stages found, where they need not run again; their steps are 0.
     """
-    size = {"batch": how.batch, "chunk": how.chunk}
-    first = _inverted(pair, z0, candidates, how)
-    second = walk.protoimages(pair, z0, first.variable, how.proto, **size)
-    third = walk.weights(pair, z0, second.variable, how.sigma, **size)
-    steps = tuple(float(part.steps.double().mean()) for part in (first, second, third))
-    return Found(z0, first.variable, second.variable, third.variable, steps)
+    size, steps = {"batch": how.batch, "chunk": how.chunk}, [0.0, 0.0]
+    if z1 is None:
+        first = _inverted(pair, z0, candidates, how)
+        z1, steps[0] = first.variable, _mean_steps(first)
+    if zp is None:
+        second = walk.protoimages(pair, z0, z1, how.proto, **size)
+        zp, steps[1] = second.variable, _mean_steps(second)
+    third = walk.weights(pair, z0, zp, how.sigma, **size)
+    return Found(z0, z1, zp, third.variable, (*steps, _mean_steps(third)))
+
+
+def _mean_steps(part: Descended) -> float:
+    return float(part.steps.double().mean())
 
 
 def _inverted(pair: Pair, z0: Codes, candidates: Codes, how: Search) -> Descended:

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -64,6 +65,7 @@ def of_networks(
     *,
     coupled: bool = False,
     dtype: torch.dtype | None = None,
+    layer: str = "",
 ) -> Pair:
     """The pair of two networks of this library.
 
@@ -74,8 +76,11 @@ def of_networks(
         coupled: see `Pair`.
         dtype: networks run under autocast to it (bfloat16 doubles the speed where the processor
             has it); codes, losses and the search itself stay as they are.
+        layer: whose features are compared, where the critic has several (diamond-e5); "" is its
+            own choice.
     """
     grouped = hasattr(critic, "group")
+    see = partial(critic.features, layer=layer) if layer else critic.features
 
     def run(net: Callable[..., Tensor], x: Tensor, group: int | None = None) -> Tensor:
         options = {"group": group} if grouped and group else {}
@@ -85,7 +90,7 @@ def of_networks(
     return Pair(
         generate=lambda z: run(generator, z),
         score=lambda x, group: run(critic, x, group),
-        features=lambda x, group: run(critic.features, x, group),
+        features=lambda x, group: run(see, x, group),
         latent=generator.latent,
         coupled=coupled,
     )

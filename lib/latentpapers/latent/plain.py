@@ -42,7 +42,7 @@ def invert(pair: Pair, image: Images, candidates: Codes, judged: Features, how: 
         seen = pair.features(made, group)
         pixel = inversion.pixel_distance(made, image, reduction=how.reduction)
         feature = inversion.feature_distance(seen, wanted, reduction=how.reduction)
-        shell = inversion.shell_distance(z, reading=how.reading)
+        shell = inversion.shell_distance(z, reading=how.shell or how.reading)
         loss = inversion.inversion_loss(
             pixel, feature, shell, alpha=how.alpha, beta=how.beta, reading=how.reading
         ).mean()

@@ -376,7 +376,8 @@ class Claim(Entry):
             or `mathematics`.
         rules: rule by preset; a preset without a rule is *not testable here*.
         missing: what is absent where no rule can decide.
-        standin: stand-ins that the rule's rows rest on, beyond what the rows' scale names.
+        standin: stand-ins that the rule's rows rest on, beyond what the rows' scale names; one that
+            ends in `(gpu)` in the rows of that preset alone.
         mdd_run: the run that could decide an ordering.
         contradicted_by: id of the erratum that shows that the paper contradicts this claim itself.
     """

@@ -190,6 +190,10 @@ def _ten(images: Tensor) -> Tensor:
     return images
 
 
+def _to_truth(images: Tensor, reference: Tensor) -> PerImage:
+    return distance(images, reference, "alexnet")
+
+
 def _lpips(trunk: str) -> Callable[[Tensor], float]:
     return lambda images: float(pair_distances(_ten(images), trunk).mean())
 
@@ -213,6 +217,7 @@ def _protocol(name: str, measure: Callable[[Tensor], float], needs: str) -> Prot
 PROTOCOLS = {
     p.id: p
     for p in (
+        Protocol("lpips_alex", "paired", _to_truth, ("alexnet",), form="float"),
         _protocol("lpips_alex_pairs45", _lpips("alexnet"), "alexnet"),
         _protocol(
             "lpips_squeeze_deepscale_pairs45", _lpips("squeeze_deepscale"), "squeeze_deepscale"
@@ -220,4 +225,4 @@ PROTOCOLS = {
         _protocol("featdist_efficientnetlite0_pairs45", _featdist, "efficientnetlite0"),
     )
 }
-"""Diversities by protocol id."""
+"""LPIPS to the truth, and diversities, by protocol id."""

@@ -113,6 +113,8 @@ def tiled(
         tile: low-resolution pixels a side of an upsampler's tile.
         trunk_tile: cut the trunk as well, in tiles of so many pixels; 0: not. **Approximate**: a
             trunk sees 15 pixels a block (345 with 23 blocks), more than any useful halo.
+            `ci/benchmark_lsrgan.py` prints the error with 23 blocks by halo; notebook 5_explore
+            draws that of the shipped network.
         trunk_halo: pixels around a trunk's tile, dropped afterwards.
 
     Raises:

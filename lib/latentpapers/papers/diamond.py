@@ -5,6 +5,7 @@ level, WGAN-GP, and the encoder that starts an inversion. The walk itself is in 
 """
 
 import dataclasses
+import functools
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -537,8 +538,9 @@ def sample(
 
 
 def pair(
-    model: models.Model, *, dtype: torch.dtype | None = None, statistics: str = "running"
-) -> Pair:
+    model: models.Model, *, dtype: torch.dtype | None = None, statistics: str = "running",
+    average: bool = False, layer: str = "",
+) -> Pair:  # fmt: skip
     """Generator and critic of a checkpoint as the searches want them; the generator as trained
     (`generator_raw`) where it was kept, as in the authors' code (diamond-e8).
 
@@ -547,15 +549,18 @@ def pair(
         dtype: networks run under autocast to it.
         statistics: of WGAN-GP's batch normalisation: `running`, or `batch` as in the authors' code
             (diamond-e37), which ties the images of a batch together.
+        average: the generator's running average even where the other was kept.
+        layer: of the critic, as in `of_networks`.
     """
-    name = "generator_raw" if "generator_raw" in model.parts else "generator"
+    raw = "generator_raw" in model.parts and not average
+    name = "generator_raw" if raw else "generator"
     coupled = statistics == "batch" and model.card["config"]["method"] == "wgan_gp"
     if coupled:
         from latentpapers.nets.wgan_gp import running
 
         for net in (model[name], model["critic"]):
             running(net, "batch")
-    return of_networks(model[name], model["critic"], coupled=coupled, dtype=dtype)
+    return of_networks(model[name], model["critic"], coupled=coupled, dtype=dtype, layer=layer)
 
 
 def supervised(
@@ -649,6 +654,63 @@ def attribute_vector(
     has = shows(pair(model).images(z), model.card["config"]["minority"]).bool().to(device)
     some = bool(has.any()) and not bool(has.all())
     return attributes.mean_difference(z, has) if some else None
+
+
+# Errata of the search whose other reading can be run: what it sets, the rest being as coded. Those
+# of the networks are options of `pair`; `diamond-e21` aims at a measured score (`reread`).
+SINGLE: dict[str, dict[str, Any]] = {
+    "e1": {"inversion.reading": "paper", "inversion.shell": "code"},
+    "e2": {"inversion.descent.rate": 0.01, "inversion.descent.decay_every": 0},
+    "e3": {"inversion.shell": "paper"},
+    "e5": {},
+    "e6": {"inversion.statistic": "alone"},
+    "e8": {},
+    "e9": {"proto.step": "paper"},
+    "e10": {"proto.start": "forward"},
+    "e11": {"proto.descent.stop": "below", "proto.descent.tolerance": 1e-3},
+    "e12": {"proto.cosine": "absolute"},
+    "e20": {"sigma.start": 0.7, "sigma.low": 0.0, "sigma.high": 1.0},
+    "e21": {},
+    "e36": {"batch": 10},
+}
+OF_NETWORKS: dict[str, dict[str, Any]] = {"e5": {"layer": "map"}, "e8": {"average": True}}
+
+
+def reread(
+    model: models.Model, first: found.Found, candidates: Codes, how: method.Search, name: str
+) -> found.Found:
+    """The search of the same starts with one reading in the other position (`SINGLE`). Stages
+    before the one that it concerns are taken from `first`.
+
+    Args:
+        model: the network, a PGAN.
+        first, candidates, how: the first starts of a search, its random candidates, its settings.
+        name: of the erratum, for example `e9`.
+
+    Raises:
+        Missing: `e21` needs real images.
+    """
+    own = dict(SINGLE[name])
+    if name == "e21":  # the middle of the scores of real images and of the starts' images
+        own["sigma.target"] = middle_score(model, first.z0)
+    searched = pair(model, dtype=torch.bfloat16, **OF_NETWORKS.get(name, {}))
+    stage = next((word.partition(".")[0] for word in own), "inversion")
+    z1 = first.z1 if stage in ("proto", "sigma") else None
+    zp = first.zp if stage == "sigma" else None
+    return method.search(searched, first.z0, candidates, config.resolve(how, own), z1=z1, zp=zp)
+
+
+def middle_score(model: models.Model, z0: Codes) -> float:
+    """Half way between the critic's mean scores of a network's training images and of the images of
+    `z0`, judged in groups of four, as many of either.
+
+    Raises:
+        Missing: no training images.
+    """
+    job, both = model.card["config"], pair(model)
+    images = data.load(job["data"], size=job["size"], split="train", n=len(z0)).pixels
+    made = (data.to_float(images).to(z0), both.images(z0))
+    return sum(float(both.scores(x, group=4).mean()) for x in made) / 2
 
 
 # Who gets the whole of `Limit.seconds` and of the starts; of the others, which part of either.
@@ -834,6 +896,27 @@ def edited_file(name: str, seed: int = 0) -> Path:
     return searches(name, seed).with_name(f"{name}_edited_s{seed}.safetensors")
 
 
+def dozens(name: str, seed: int = 0) -> tuple[found.Found, dict[str, Any]]:
+    """The shipped search of some dozens of starts, which are drawn again, and its card.
+
+    Raises:
+        Missing: none is shipped of that network.
+    """
+    path = searches(name, seed)
+    return found.load(path, _starts_of(tensorfile.header(path)))
+
+
+def readings(name: str, seed: int = 0) -> dict[str, found.Found]:
+    """Shipped searches with one reading each in the other position, by erratum (`SINGLE`): of the
+    first starts of `dozens`.
+
+    Raises:
+        Missing: none are shipped of that network.
+    """
+    path = searches(name, seed).with_name(f"{name}_readings_s{seed}.safetensors")
+    return found.load_readings(path, dozens(name, seed)[0].first(tensorfile.header(path)["n"]))
+
+
 def shipped_search(name: str, n: int, seed: int = 0) -> found.Found:
     """The first `n` results of a shipped search: of the file of dozens where that has as many, else
     of the file of hundreds; fewer where neither has as many.
@@ -842,10 +925,8 @@ def shipped_search(name: str, n: int, seed: int = 0) -> found.Found:
         Missing: no search of that network is shipped.
     """
     few, many = searches(name, seed), searches(name, seed, many=True)
-    if not many.is_file():
-        return found.load(few)[0].first(n)
-    if few.is_file() and tensorfile.header(few)["n"] >= n:
-        return found.load(few)[0].first(n)
+    if not many.is_file() or (few.is_file() and tensorfile.header(few)["n"] >= n):
+        return dozens(name, seed)[0].first(n)
     return found.load_small(many, _starts_of(tensorfile.header(many)))[0].first(n)
 
 
@@ -884,6 +965,18 @@ def seen(net: nn.Module, images: Images, *, block: int = 32) -> Features:
     """
     like = next(net.parameters())
     return torch.cat([net((p.to(like).clamp(-1, 1) + 1) / 2).cpu() for p in images.split(block)])
+
+
+def least(scores: list[Score]) -> Score:
+    """The least value, the least lower and the least upper end of several intervals, for a claim
+    about *all* of them: it lies above a limit only if every one does, below it if any one does.
+
+    Args:
+        scores: with intervals, at least one.
+    """
+    ends = [min(getattr(s, name) for s in scores) for name in ("value", "low", "high")]
+    return Score(*ends, min(s.n for s in scores), f"least of {len(scores)} pairs, end by end; each "
+                 f"a {scores[0].method}")  # fmt: skip
 
 
 def measured(
@@ -959,12 +1052,15 @@ train, export = RUNS.train, RUNS.export
 
 def train_from_cli(arguments: list[str]) -> int:
     """`Runs.train_from_cli`; `--search NAME --n N [--small] --out FOLDER` searches the latents of a
-    shipped network, `--edited NAME --out FOLDER` those of its starts with the attribute added and
-    subtracted, `--pack cats_pgan --out FOLDER` draws the set `cats-generated`, `--real NAME
-    --n N --out FOLDER` keeps projected features of the images that a shipped run trains on."""
+    shipped network, `--readings NAME --out FOLDER` those of its first starts with one reading
+    each in the other position, `--edited NAME --out FOLDER` those of its starts with the attribute
+    added and subtracted, `--pack cats_pgan --out FOLDER` draws the set `cats-generated`, `--real
+    NAME --n N --out FOLDER` keeps projected features of the images that a shipped run trains on."""
     named = {word.partition("=")[0] for word in arguments}
     if "--edited" in named:
         return _edited_from_cli(arguments)
+    if "--readings" in named:
+        return _readings_from_cli(arguments)
     if "--pack" in named:
         return _pack_from_cli(arguments)
     if "--real" in named:
@@ -1039,6 +1135,34 @@ def _edited_from_cli(arguments: list[str]) -> int:
     return 0
 
 
+def _readings_from_cli(arguments: list[str]) -> int:
+    import argparse
+
+    parser = argparse.ArgumentParser("latentpapers train diamond", allow_abbrev=False)
+    parser.add_argument("--readings", required=True, metavar="NAME", help="of a shipped search")
+    parser.add_argument("--n", type=int, default=20, help="first starts")
+    parser.add_argument("--only", nargs="+", default=list(SINGLE), choices=list(SINGLE))
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--out", type=Path, required=True)
+    args = parser.parse_args(arguments)
+    name, seed, start = args.readings, args.seed, time.perf_counter()
+    model, how = models.load(f"diamond/{name}_s{seed}"), PRESETS["quick"].search
+    whole, was = dozens(name, seed)
+    first, others = whole.first(args.n), {}
+    g = generator(was["seed"], "search")
+    candidates = method.starts(was["n"], pair(model), how, g)[1]  # those of that search
+    for erratum in args.only:
+        others[erratum] = reread(model, first, candidates, how, erratum)
+        print(f"{erratum}: {time.perf_counter() - start:.0f} s, steps {others[erratum].steps}",
+              flush=True)  # fmt: skip
+    card = {"title": f"Searches of {args.n} latents, one reading each, {model.card['title']}",
+            "network": f"{name}_s{seed}", "images": model.card["images"], "n": args.n,
+            "search": config.as_dict(how), "seed": seed, "latent": first.z0.shape[1],
+            "seconds": time.perf_counter() - start}  # fmt: skip
+    found.save_readings(args.out / f"{name}_readings_s{seed}.safetensors", first, others, card)
+    return 0
+
+
 def _search_from_cli(arguments: list[str]) -> int:
     import argparse
 
@@ -1065,9 +1189,9 @@ def _search_from_cli(arguments: list[str]) -> int:
         "images": model.card["images"], "search": config.as_dict(how), "n": n, "seed": seed,
         "latent": result.z0.shape[1], "seconds": time.perf_counter() - start,
     }  # fmt: skip
-    write, tag = (found.save_small, "many_") if args.small else (found.save, "")
-    if args.paper:
-        write, tag = found.save_small, "paper_"
+    write, tag = functools.partial(found.save, starts=False), ""
+    if args.small or args.paper:
+        write, tag = found.save_small, "paper_" if args.paper else "many_"
     write(out / f"{name}_{tag}s{seed}.safetensors", result, card)
     print(f"{card['title']}: {card['seconds']:.0f} s, steps {result.steps}", flush=True)
     return 0

@@ -5,7 +5,7 @@ space in which the output at z = 0 is drawn to the real image. The baselines of 
 supplement, the ablations and the paper's two extensions are rows of `METHODS`.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -14,8 +14,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from latentpapers import config, data, models
-from latentpapers.errors import UserError
+from latentpapers import config, data, models, paths, storage, tensorfile
+from latentpapers.errors import Missing, UserError
 from latentpapers.losses import centre as Z
 from latentpapers.losses import logistic, relativistic
 from latentpapers.losses import wgan as W
@@ -25,7 +25,7 @@ from latentpapers.metrics.protocol import Score
 from latentpapers.nets import edsr, lag, srgan
 from latentpapers.nets.began import seeded
 from latentpapers.seeds import generator
-from latentpapers.shapes import Bytes, Images
+from latentpapers.shapes import Bytes, Images, PerImage
 from latentpapers.train.context import Context, Sampler
 from latentpapers.train.distributed import Group, gathered
 from latentpapers.train.engine import Fit, Given, Task, Update, fit, stepping
@@ -531,6 +531,7 @@ class Preset:
         n_images: held-out images behind each number of a figure.
         examples: rows of a figure.
         curved: runs that are measured on the way, for learning curves (`Runs.curve`).
+        published: whether table S1 has the metrics of `PUBLISHED` beside the stand-ins.
     """
 
     training: dict[str, Training]
@@ -539,6 +540,7 @@ class Preset:
     n_images: int = 48
     examples: int = 5
     curved: tuple[str, ...] = ()
+    published: bool = False
 
 
 # The runs of table S1: what each changes. All have one size, one data set and one budget.
@@ -562,6 +564,9 @@ TABLE: dict[str, dict[str, Any]] = {
     # A z_i moves only when its image comes: fewer images, which come more often, and larger steps
     "table_embedding_x8": {"method": "lag_embedding", "images": 1000, "latent_ratio": 10.0},
 }  # fmt: skip
+# A row that ships as numbers: no network fits beside the others (`score`). It is not among gpu's
+# runs, whose 600 s are full: their x32 is `faces_x32`
+AS_NUMBERS: dict[str, dict[str, Any]] = {"table_lag_x32": {"method": "lag", "factor": 32}}
 # With and without rounding in the difference map (lag-c11): one size below, three seeds each
 ROUNDING: dict[str, dict[str, Any]] = {"rounded_x4": {}, "exact_x4": {"step": 1e-6}}
 
@@ -570,7 +575,7 @@ def _table(names: tuple[str, ...], common: dict[str, Any], growing: int) -> dict
     """Equal runs; `growing` images of each go into the phases before the last."""
     out = {}
     for name in names:
-        options = {"factor": 8, **common, **TABLE[name]}
+        options = {"factor": 8, **common, **(TABLE | AS_NUMBERS)[name]}
         phases = 2 * lag.stages(options["factor"]) - 2
         out[name] = Training(**{"phase": growing // phases, **options})
     return out
@@ -597,7 +602,7 @@ SHIPPED: dict[str, Training] = {
         ("table_lag_x8", "table_lag_x4", "table_lag_x16", "table_no_centre_x8", "table_edsr_x8",
          "table_flat_x8", "table_cgan_x8", "table_bicubic_x8", "table_exact_x8",
          "table_relativistic_x8", "table_rms_x8", "table_encoder_x8", "table_embedding_x8",
-         "table_pixel_x8"),
+         "table_pixel_x8", "table_lag_x32"),
         {**_FACES, **_QUICK, "steps": 6000}, 12_000,
     ),
     # Half the channels: its convolutions to sub-pixels are wide, and the file stays small
@@ -686,7 +691,7 @@ PRESETS: dict[str, Preset] = {
             "table_srgan_x8": _published("srgan", 8, **_CELEBA, **_REGRESSION, width=64,
                                          features="vgg19"),
         },
-        n_eval=10_000, n_samples=10, n_images=2000, curved=("faces_x8",),
+        n_eval=10_000, n_samples=10, n_images=2000, curved=("faces_x8",), published=True,
     ),
 }  # fmt: skip
 
@@ -859,9 +864,204 @@ def measured(
     return scores | {"fd_efficientnetlite0_small": frechet.on_components(*features)}
 
 
+# --- table S1 ------------------------------------------------------------------------------------
+
+PUBLISHED = {"LPIPS": "lpips_alex", "FID": "fid_tf2015_n10000"}
+Distances = dict[str, Callable[[Images, Images], PerImage]]
+
+
+def published(preset: Preset) -> tuple[dict[str, str], list[str]]:
+    """Which columns of `PUBLISHED` table S1 can have here, and a sentence for each other one.
+
+    Both are empty where the preset keeps to the stand-ins.
+    """
+    from latentpapers import weights
+    from latentpapers.metrics import entry
+
+    here, absent = {}, []
+    for column, name in PUBLISHED.items() if preset.published else ():
+        protocol = entry.find(name)
+        missing = [w for w in protocol.needs if not weights.available(w)]
+        if missing:
+            fetch = f"python -m latentpapers weights fetch {missing[0]}"
+            absent.append(f"No {column}: the weights {missing[0]} are not here; run `{fetch}`.")
+        elif protocol.n not in (None, preset.n_eval):
+            absent.append(
+                f"No {column}: {name} is defined on {protocol.n:,} images, not {preset.n_eval:,}."
+            )
+        else:
+            here[column] = name
+    return here, absent
+
+
+def lpips(images: Images, reference: Images, *, device: str = "cpu") -> PerImage:
+    """LPIPS of images on [-1, 1] to their truth, 64 at a time on the device.
+
+    Raises:
+        Missing: AlexNet's weights are not here.
+    """
+    from latentpapers.metrics import entry
+
+    pairs = zip(unit(images).split(64), unit(reference).split(64), strict=True)
+    metric = PUBLISHED["LPIPS"]
+    return torch.cat([entry.values(metric, a.to(device), b.to(device)) for a, b in pairs])
+
+
+def fid(model: models.Model, images: Images, *, device: str = "cpu") -> Score:
+    """FID of 10,000 outputs on [-1, 1] to equally many images that the network was trained on.
+
+    Raises:
+        Missing: Inception's weights are not here. UserError: another number of outputs.
+    """
+    from latentpapers.metrics import entry
+
+    job = job_of(model)
+    real = data.load(job.data, size=job.size, split="train", n=len(images)).pixels
+    fake = data.to_bytes(images)
+    return entry.score(PUBLISHED["FID"], fake, real, layout="NCHW", device=device)
+
+
+def unit(images: Images) -> Images:
+    """From [-1, 1], clamped, to [0, 1]."""
+    return (images.clamp(-1, 1) + 1) / 2
+
+
+def to_truth(
+    pixels: Bytes, images: Images, what: str, distances: Distances
+) -> dict[str, PerImage]:  # fmt: skip
+    """Table S1's columns of one answer for each image: error, and distances to the truth.
+
+    Args:
+        pixels: the truth.
+        what: which answer it is; distances at `z = 0` are named without it.
+        distances: (images, truth) on [-1, 1] -> a value an image, by column.
+    """
+    x, at = data.to_float(pixels), "" if what == "z = 0" else f" at {what}"
+    far = {f"{name}{at}": distance(images, x) for name, distance in distances.items()}
+    return {f"error at {what}": possibilities.rmse_grey(images, x), **far}
+
+
+def answered(
+    model: models.Model, pixels: Bytes, n: int, seed: int, distances: Distances
+) -> tuple[dict[str, PerImage], Images]:
+    """Table S1's columns of a network, per image, and one output an image (at random z if it can).
+
+    Args:
+        pixels: held-out images at the model's size.
+        n: outputs an image, where noise enters.
+        seed: of the noise.
+        distances: as in `to_truth`.
+    """
+    job, y = job_of(model), inputs(model, pixels)
+    middle = centre(model, y)
+
+    def fit(images: Images) -> PerImage:
+        return full_reference.lr_rmse(unit(images), (y + 1) / 2, kernel=job.kernel)
+
+    out = {**to_truth(pixels, middle, "z = 0", distances), "LR RMSE": fit(middle),
+           "PSNR": full_reference.psnr_y_b4_u8(data.to_bytes(middle), pixels)}  # fmt: skip
+    if "encoder" in model.parts:
+        out |= to_truth(pixels, encoded(model, pixels), "E(x)", distances)
+    if not method_of(job).samples:
+        return out, middle
+    drawn = samples(model, y, n, seed)
+    out |= {"spread over z": possibilities.spread_grey(drawn),
+            "LR RMSE at random z": fit(drawn[0]),
+            **to_truth(pixels, drawn[0], "random z", distances)}  # fmt: skip
+    return out, drawn[0].clone()  # a part would keep the whole alive
+
+
+# --- a row that ships as numbers -----------------------------------------------------------------
+
+
+def score_file(name: str, seed: int = 0) -> Path:
+    """Where the numbers of a network of `AS_NUMBERS` are."""
+    return paths.checkpoints() / "lag" / "scores" / f"{name}_s{seed}.safetensors"
+
+
+def score(file: Path, out: Path) -> None:
+    """Writes what table S1 holds of a network that does not ship: for quick and for cpu its
+    columns per image, in half precision, and its Frechet distance; its card; its file's hash.
+
+    Args:
+        file: the network, as `train` writes it.
+        out: folder.
+    """
+    from latentpapers import weights
+    from latentpapers.nets.features import folded
+
+    model, tree, fd = models.load(file), {}, {}
+    job, look = job_of(model), folded(weights.network("efficientnetlite0"))
+    look.size = max(job.size, 64)
+
+    def seen(images: Images) -> Tensor:
+        return translation.pooled(look, images)
+
+    for name in ("quick", "cpu"):
+        preset = PRESETS[name]
+        pixels = data.load(job.data, size=job.size, split="test", n=preset.n_eval).pixels
+        tree[name], drawn = answered(model, pixels, preset.n_samples, 0, {
+            "perceptual distance": _perceptual})  # fmt: skip
+        real = data.load(job.data, size=job.size, split="train", n=4 * preset.n_eval).pixels
+        fd[name] = config.as_dict(frechet.on_components(seen(data.to_float(real)), seen(drawn)))
+    packed = {name: {",".join(v): torch.stack([*v.values()]).half()} for name, v in tree.items()}
+    card = {k: v for k, v in model.card.items() if k not in ("history", "parts", "bits")}
+    about = {"card": card, "fd": fd, "network": storage.sha256_file(file), "seed": 0}
+    tensorfile.save(out / file.name, packed, about=about)
+
+
+def _perceptual(images: Images, reference: Images) -> PerImage:
+    from latentpapers.nets.features import folded
+
+    judge = folded(possibilities.efficientnet())
+    pairs = zip(images.split(64), reference.split(64), strict=True)
+    return torch.cat([possibilities.perceptual(a, b, judge) for a, b in pairs])
+
+
+def shipped_scores(
+    name: str, preset: str, n: int, seed: int = 0
+) -> tuple[dict[str, PerImage], Score, models.Model]:
+    """What `score` wrote for a preset: columns per image, Frechet distance, and the card.
+
+    Args:
+        name: of `AS_NUMBERS`.
+        n: held-out images that the table measures.
+
+    Raises:
+        Missing: no such file, or none for this preset or this many images; it says how to make it.
+        Corrupt: an altered file.
+    """
+    file = score_file(name, seed)
+    about, tree = tensorfile.header(file), tensorfile.load(file)
+    columns = {}
+    for key, values in tree.get(preset, {}).items():
+        columns |= dict(zip(key.split(","), values.double(), strict=True))
+    if not columns or len(columns["PSNR"]) != n:
+        raise Missing(
+            f"{name} ships as numbers of quick's and cpu's images, not of {n:,} of {preset}; train "
+            f"it: `latentpapers train lag --run {name} --out FOLDER`."
+        )
+    return columns, Score(**about["fd"][preset]), models.Model({}, about["card"])
+
+
 RUNS = Runs(
     "lag", Training, _fit, _card, recipe,
     {"shipped": SHIPPED, **{name: preset.training for name, preset in PRESETS.items()}}, KEPT,
     eight=EIGHT, measure=measured,
 )  # fmt: skip
-train, export, train_from_cli = RUNS.train, RUNS.export, RUNS.train_from_cli
+train, export = RUNS.train, RUNS.export
+
+
+def train_from_cli(arguments: list[str]) -> int:
+    """`Runs.train_from_cli`; `--score FILE --out FOLDER` measures a network that ships as numbers
+    (`score`)."""
+    if "--score" not in arguments:
+        return RUNS.train_from_cli(arguments)
+    import argparse
+
+    parser = argparse.ArgumentParser("latentpapers train lag", allow_abbrev=False)
+    parser.add_argument("--score", type=Path, required=True)
+    parser.add_argument("--out", type=Path, required=True)
+    args = parser.parse_args(arguments)
+    score(args.score, args.out)
+    return 0

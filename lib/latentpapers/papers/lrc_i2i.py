@@ -7,7 +7,7 @@ data by the same engine.
 
 import math
 import statistics
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -17,18 +17,19 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree  # the only one that knows named tuples
 
-from latentpapers import config, data, models, weights
+from latentpapers import config, data, ledger, models, weights
 from latentpapers.errors import UserError
+from latentpapers.latent import pulse
 from latentpapers.losses import cycle as C
 from latentpapers.losses import logistic, subspace
 from latentpapers.losses import style as S
-from latentpapers.metrics import full_reference, intervals, translation, walks
+from latentpapers.metrics import entry, full_reference, intervals, translation, walks
 from latentpapers.metrics.protocol import Score
 from latentpapers.nets import lrc_i2i, stargan_v2
 from latentpapers.nets import spectral as sn
 from latentpapers.nets.began import seeded
 from latentpapers.seeds import generator
-from latentpapers.shapes import Bytes, Codes, Images, PerImage, Scalar
+from latentpapers.shapes import Bytes, Codes, Images, Labels, PerImage, Scalar
 from latentpapers.train import checkpoint
 from latentpapers.train.context import Context
 from latentpapers.train.distributed import Group
@@ -846,6 +847,7 @@ class Preset:
         n_images: held-out sources, and as many targets, behind each number of a figure; at most 64.
         examples: rows and columns of a figure's grid.
         curved: runs that are measured on the way, for learning curves (`Runs.curve`).
+        published: whether `3_tables` also measures by the published protocols (`as_published`).
     """
 
     training: dict[str, Training]
@@ -855,6 +857,7 @@ class Preset:
     examples: int = 5
     curved: tuple[str, ...] = ()
     domain: Literal["faces", "cats"] = "faces"
+    published: bool = False
 
 
 # Small enough for one CPU core, with a penalty in every eighth step and a shorter average
@@ -1046,10 +1049,324 @@ PRESETS: dict[str, Preset] = {
                 for name, (source, n) in _AFHQ.items()
             },
         },
-        # 200 x 10 are the 2,000 images of density and coverage; AFHQ has 500 held-out ones a domain
-        n_eval=200, n_images=200, examples=8, curved=("faces_lrc",),
+        # 200 x 10 are the 2,000 images of the stand-ins' density and coverage; AFHQ holds
+        # out 500 images a domain. The published protocols take all held-out images as targets
+        n_eval=200, n_images=200, examples=8, curved=("faces_lrc",), published=True,
     ),
 }  # fmt: skip
+
+
+# --- the published protocols ----------------------------------------------------------------------
+
+# Each held-out image is the target of ten other held-out ones (lrc_i2i-e32); outputs as bytes
+SOURCES = 10
+# (sources on [-1, 1], the images behind their targets, classes of these) -> outputs
+Maker = Callable[[Images, Bytes, Labels | None], Images]
+
+
+@dataclass(frozen=True)
+class Printed:
+    """Which printed numbers are about a network.
+
+    Attributes:
+        tables, row: of the ledger.
+        place: what its columns are called after the quantity.
+        data, size: the images of these numbers; Table 3 does not print the size, nor does Table 4
+            (lrc_i2i-e35).
+    """
+
+    tables: tuple[str, ...]
+    row: str
+    place: str
+    data: str
+    size: int = 128
+
+
+_FIRST = ("table_1", "table_2")
+PRINTED: dict[str, Printed] = {
+    "faces_lrc": Printed(_FIRST, "Ours", "CelebA-HQ 128", "celeba-hq"),
+    "faces_lrc_256": Printed(_FIRST, "Ours", "CelebA-HQ 256", "celeba-hq", 256),
+    "faces_stargan_v2": Printed(_FIRST, "StarGAN v2", "CelebA-HQ 128", "celeba-hq"),
+    **{
+        name: Printed(("table_4",), f"Ours ({low}x{low} target)", "CelebA-HQ", "celeba-hq")
+        for name, low in SWEEP.items()
+    },
+    **{
+        f"{name}_{kind}": Printed(("table_3",), row, f"AFHQ {source[5:]}", source)
+        for name, (source, _) in _AFHQ.items()
+        for kind, row in (("lrc", "Ours"), ("stargan_v2", "StarGAN v2"))
+    },
+}
+# rows of differences: what they are called, and the two networks
+VERSUS: tuple[tuple[str, str, str], ...] = (
+    *(("Ours - StarGAN v2", f"{of}_lrc", f"{of}_stargan_v2") for of in ("faces", *_AFHQ)),
+    ("Ours at 256 px - Ours", "faces_lrc_256", "faces_lrc"),
+)
+
+
+@dataclass(frozen=True)
+class Line:
+    """A number measured by a published protocol.
+
+    Attributes:
+        id, row, column, metric: where it stands, as in the ledger.
+        score: the number.
+        network, seed: what it is about; of a difference the first of the two.
+    """
+
+    id: str
+    row: str
+    column: str
+    metric: str
+    score: Score
+    network: str
+    seed: int
+
+
+def places(of: Printed) -> list[tuple[str, str, str]]:
+    """(table, column, metric) of the ledger's cells that are about a network."""
+    book = ledger.load("lrc_i2i")
+    return [
+        (table, cell.column, cell.metric)
+        for table in of.tables
+        for cell in book.table(table).cells
+        if cell.row == of.row and cell.column.partition(" ")[2] == of.place
+    ]
+
+
+def as_published(
+    networks: Mapping[tuple[str, int], models.Model], *, seed: int = 0, device: str = "cpu"
+) -> Iterator[Line]:
+    """Published numbers of those networks that are made for the paper's own images, and how much
+    more one has than the other (`VERSUS`). Metrics whose weights are not here are left out.
+
+    Args:
+        networks: by name and training seed; names that are not in `PRINTED` are passed over.
+        seed: of the draw of the sources.
+        device: where the networks are and features are taken.
+    """
+    found = {}
+    for (name, own), model in networks.items():
+        job, of = job_of(model), PRINTED.get(name)
+        if of is not None and (job.data, job.size) == (of.data, of.size):
+            found[name, own] = published(maker(model), of, seed=seed, device=device)
+            yield from _lines(of, of.row, found[name, own], name, own)
+    for row, a, b in VERSUS:
+        for own in sorted({s for _, s in found}):
+            one, other = found.get((a, own)), found.get((b, own))
+            if one and other:
+                gaps = {k: less(one[k], other[k]) for k in one if k in other}
+                lines = _lines(PRINTED[a], row, gaps, a, own)
+                yield from (replace(line, id="differences") for line in lines)
+
+
+def _lines(
+    of: Printed, row: str, scores: dict[str, Score], network: str, seed: int
+) -> Iterator[Line]:
+    for table, column, metric in places(of):
+        if metric in scores:
+            yield Line(table, row, column, metric, scores[metric], network, seed)
+
+
+def less(a: Score, b: Score) -> Score:
+    """a - b with half widths added in quadrature, as if the two were independent: they are of the
+    same targets and sources, so the interval is rather too wide."""
+    gap = a.value - b.value
+    below = math.hypot(a.value - a.low, b.high - b.value)
+    above = math.hypot(a.high - a.value, b.value - b.low)
+    method = f"of both numbers, in quadrature: {a.method}"
+    return Score(gap, gap - below, gap + above, min(a.n, b.n), method)
+
+
+def maker(model: models.Model) -> Maker:
+    """A network of this project, as the protocols call it."""
+    return lambda sources, behind, classes: translate(model, sources, targets(model, behind))
+
+
+def published(
+    make: Maker, of: Printed, *, seed: int = 0, device: str = "cpu"
+) -> dict[str, Score]:  # fmt: skip
+    """Published metrics of a translator, by id; those whose weights are here.
+
+    Args:
+        make: on `device`.
+        of: the images, and the cells whose metrics are measured.
+        seed, device: as of `as_published`.
+    """
+    every = list(dict.fromkeys(metric for *_, metric in places(of)))
+    here = [metric for metric in every if not lacking([metric])]
+    if not here:
+        return {}
+    made = protocol_outputs(make, of, protocol_targets(every), seed=seed, device=device)
+    return {metric: protocol_score(metric, made, of, device) for metric in here}
+
+
+def protocol_targets(metrics: Iterable[str]) -> int:
+    """How many targets fill the sets that these metrics ask for: with ten outputs each for a
+    Frechet distance, with one for density and coverage, whose intervals take images as
+    independent."""
+    found = [entry.find(metric) for metric in metrics]
+    return max(p.n // (1 if p.k else SOURCES) for p in found if p.n)
+
+
+@torch.no_grad()
+def protocol_outputs(
+    make: Maker, of: Printed, n: int, *, seed: int = 0, device: str = "cpu", block: int = 64
+) -> Bytes:
+    """(n, 10, 3, S, S): each of n held-out images is the target of ten others. On the CPU, where
+    20,000 images of 256 px take 4 GB."""
+    held = data.load(of.data, size=of.size, split="test", n=n)
+    draw = generator(seed, "sources", of.data)
+    order = translation.drawn_sources(n, SOURCES, n, draw).flatten()
+    wanted = torch.arange(n).repeat_interleave(SOURCES)
+    made = held.pixels.new_empty(len(order), *held.pixels.shape[1:])
+    for first in range(0, len(order), block):
+        part = slice(first, first + block)
+        sources = data.to_float(held.pixels[order[part]]).to(device)
+        classes = None if held.labels is None else held.labels[wanted[part]].to(device)
+        images = make(sources, held.pixels[wanted[part]].to(device), classes)
+        made[part] = data.to_bytes(images).cpu()
+    return made.unflatten(0, (n, SOURCES))
+
+
+def protocol_score(metric: str, made: Bytes, of: Printed, device: str = "cpu") -> Score:
+    """A published metric of `protocol_outputs`, against the training images of their set; density
+    and coverage take each target's first output and as many real images (lrc_i2i-e34)."""
+    protocol = entry.find(metric)
+    if protocol.kind == "groups":  # `score` would hold all of them as floats
+        blocks = [entry.values(metric, part.to(device), layout="NCHW") for part in made.split(16)]
+        return protocol.summary(torch.cat(blocks))
+    fake = made[:, 0] if protocol.k else made.flatten(0, 1)
+    count = protocol.n if protocol.k else None
+    real = data.load(of.data, size=of.size, split="train", n=count).pixels
+    return entry.score(metric, fake, real, layout="NCHW", device=device)
+
+
+def lacking(metrics: Iterable[str]) -> dict[str, list[str]]:
+    """Weights that are not on this machine, and which of the metrics need each."""
+    out: dict[str, list[str]] = {}
+    for metric in metrics:
+        for name in entry.find(metric).needs:
+            if not weights.available(name):
+                out.setdefault(name, []).append(metric)
+    return out
+
+
+def unmeasured() -> str:
+    """One sentence: which published metrics lack their weights, and what brings these."""
+    every = {metric for of in PRINTED.values() for *_, metric in places(of)}
+    missing = lacking(sorted(every))
+    if not missing:
+        return "The weights of all published protocols are here."
+    parts = [
+        f"{', '.join(metrics)} (`python -m latentpapers weights fetch {name}`)"
+        for name, metrics in missing.items()
+    ]
+    return f"Not measured, weights are missing: {'; '.join(parts)}."
+
+
+# The authors' StarGAN v2: its weights, the images, and the class of all references where they have
+# no label (the two networks count women and men, cats, dogs and wild animals in this order)
+AUTHORS = "StarGAN v2, authors' weights"
+OFFICIAL: tuple[tuple[tuple[str, ...], Printed, int | None], ...] = (
+    (
+        ("stargan_v2_celebahq", "wing"),
+        Printed(_FIRST, "StarGAN v2", "CelebA-HQ 256", "celeba-hq", 256),
+        None,
+    ),
+    *(
+        (
+            ("stargan_v2_afhq",),
+            Printed(("table_3",), "StarGAN v2", f"AFHQ {source[5:]}", source, 256),
+            number,
+        )
+        for number, (source, _) in enumerate(_AFHQ.values())
+    ),
+)
+
+
+def authors_lines(*, seed: int = 0, device: str = "cpu") -> Iterator[Line]:
+    """Published numbers of the authors' networks that are here, on the targets and sources that
+    ours get: reference-guided within one set of images."""
+    for needed, of, number in OFFICIAL:
+        if all(map(weights.available, needed)):
+            make = authors_maker(needed, number, device)
+            scores = published(make, of, seed=seed, device=device)
+            yield from _lines(of, AUTHORS, scores, needed[0], seed)
+
+
+def authors_maker(needed: tuple[str, ...], number: int | None, device: str = "cpu") -> Maker:
+    """The authors' generator and style encoder, as the protocols call them.
+
+    Args:
+        needed: names of the weights: the networks, then the landmark network if its generator adds
+            masked details of the source.
+        number: the class of all references; None: each has its own.
+    """
+    nets = weights.network(needed[0]).to(device)
+    faces = weights.network(needed[1]).to(device) if len(needed) > 1 else None
+
+    def make(sources: Images, behind: Bytes, classes: Labels | None) -> Images:
+        if number is not None:
+            classes = torch.full((len(sources),), number, device=sources.device)
+        style = nets["style"](data.to_float(behind), classes)
+        return nets["generator"](sources, style, faces.masks(sources) if faces else None)
+
+    return make
+
+
+def authors_scale(line: Line, preset: str, device: str) -> config.Scale:
+    """The label of an `authors_lines` number."""
+    where = line.column.partition(" ")[2].removesuffix(" 256")
+    made = f"{where}, 256 px, trained by its authors, not here"
+    return config.Scale(preset, 0, None, made, device, ())
+
+
+def authors_missing() -> list[str]:
+    """A sentence for each of the authors' files that is not here: what it is and how it comes."""
+    names = dict.fromkeys(name for needed, *_ in OFFICIAL for name in needed)
+    return [str(weights.registry.missing(n)) for n in names if not weights.available(n)]
+
+
+# --- PULSE's own generator ------------------------------------------------------------------------
+
+STYLEGAN = ("stylegan_ffhq_synthesis", "stylegan_ffhq_mapping")
+
+
+def stylegan_space(
+    device: str = "cpu", *, seed: int = 0, count: int = 1_000_000
+) -> pulse.Space | None:  # fmt: skip
+    """What PULSE's authors search: StyleGAN for faces at 1024 px; None where it is not here.
+
+    Args:
+        device: where it runs.
+        seed, count: of the latent vectors that its space is fitted on.
+    """
+    if not all(map(weights.available, STYLEGAN)):
+        return None
+    synthesis, mapping = (weights.network(name).to(device) for name in STYLEGAN)
+    latent = next(mapping.parameters()).shape[1]
+    draw = generator(seed, "stylegan", "space")
+    fitted = pulse.fitted(lambda z: mapping(z.to(device)).cpu(), latent, draw, count=count)
+    return pulse.of_styles(synthesis, *fitted)
+
+
+def pulse_space(
+    instead: pulse.Space, *, own: bool = False, device: str = "cpu"
+) -> tuple[pulse.Space, int, str]:
+    """What PULSE searches in Figure 7, how many images at once, and a line that says so.
+
+    Args:
+        instead: of a GAN of this project, where StyleGAN is not asked for or not here.
+        own: whether StyleGAN is asked for.
+        device: as of `stylegan_space`.
+    """
+    space = stylegan_space(device) if own else None
+    if space is not None:  # 1024 px: a few images fill the memory with what gradients need
+        return space, 2, "PULSE searches StyleGAN (FFHQ), as its authors did."
+    absent = [name for name in STYLEGAN if own and not weights.available(name)]
+    told = [str(weights.registry.missing(name)) for name in absent]
+    return instead, 64, "\n".join(["PULSE searches this project's PGAN.", *told])
 
 
 # --- runs -----------------------------------------------------------------------------------------

@@ -142,8 +142,9 @@ def grid(
         columns: images a row; None: about twice as wide as high.
         titles: one text a column.
         row_labels: one text a row.
-        scale: whole-number zoom; None: the largest up to 8 that fits. A grid that does not fit at
-            zoom 1 is shrunk by area averaging.
+        scale: whole-number zoom, or the largest below it that fits: a page made for 64 px must not
+            end a long run at 128 px. None: the largest up to 8. A grid that does not fit at zoom 1
+            is shrunk by area averaging.
         title: a heading over everything.
 
     Raises:
@@ -281,17 +282,10 @@ def _at(index: int, cell: int) -> int:
 
 
 def _zoom(tile: int, columns: int, room: int, scale: int | None) -> float:
+    if scale is not None and (scale < 1 or scale != int(scale)):
+        raise UserError(f"scale must be a whole number from 1, not {scale!r}.")
     fits = (room - _SEAM * (columns - 1)) / (tile * columns)
-    if scale is not None:
-        if scale < 1 or scale != int(scale):
-            raise UserError(f"scale must be a whole number from 1, not {scale!r}.")
-        if scale > fits:
-            raise UserError(
-                f"{columns} columns of {tile} px at scale {scale} are wider than {room} px; use "
-                "fewer columns or a smaller scale."
-            )
-        return scale
-    return min(8, int(fits)) if fits >= 1 else fits
+    return min(scale or 8, int(fits)) if fits >= 1 else fits
 
 
 def _compose(rows: list[list[Any]], high: int, wide: int, shape: tuple[int, int]) -> np.ndarray:

@@ -154,7 +154,7 @@ def note(row: Row | None, cell: Any) -> str:
 
 def _together(row: Row | None, cell: Any) -> str:
     if row is None:
-        return "not run here"
+        return _absent(cell)
     if cell is None:
         return _alone(row)
     if cell.value is None:
@@ -163,6 +163,19 @@ def _together(row: Row | None, cell: Any) -> str:
     # with a stand-in it is another quantity: neither better nor worse than what is printed
     compared = [] if row["scale"]["standin"] else [_side(row, cell.value)]
     return "; ".join([*compared, *limits])
+
+
+def _absent(cell: Any) -> str:
+    """Why a printed number has none of ours beside it."""
+    from latentpapers import ledger
+
+    if cell.value is None:
+        return "no number in the paper, none of ours"
+    if cell.source == "quoted":
+        return "quoted by the paper, not run by us"
+    metric = ledger.metrics().get(cell.metric)
+    needs = [need.partition(" (")[0] for need in metric.needs] if metric else []
+    return "; ".join(["not run in this preset", *(f"needs {need}" for need in needs)])
 
 
 def _alone(row: Row) -> str:

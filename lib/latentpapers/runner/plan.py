@@ -27,6 +27,10 @@ _DEVICE = re.compile(r"auto|cpu|cuda(:\d+)?")
 _VARIANT = re.compile(r"[A-Za-z0-9][\w-]*", re.ASCII)
 _QUICK_ONLY = ("1_", "5_")
 _FROM_RESULTS = ("3_", "4_")
+# What a budget multiplies where it multiplies `seconds`: how long a training may last at most, and
+# where in it phases end or rates fall. What is 0 (off, or "over all steps") stays 0.
+_LASTING = ("steps", "phase", "start_images", "fade_images", "hold_images", "diversity_steps",
+            "halve_every", "halve_at")  # fmt: skip
 # Before a first run: (seconds, MB) by preset.
 _GUESS = {
     "quick": (40.0, 2500), "cpu": (400.0, 4000), "gpu": (900.0, 24000), "paper": (36000.0, 48000),
@@ -120,7 +124,8 @@ class Request:
         seeds: training seeds.
         overrides: `{"table.steps": 10}`; each must be known to the preset or to a notebook.
         device: auto | cpu | cuda | cuda:<n>.
-        budget: multiplies every field of the preset that is called `seconds`.
+        budget: multiplies every field of the preset that is called `seconds`, and beside it the
+            fields that count how long a training lasts and where its phases end.
         run_id: name of a variant. With overrides or a budget there always is one: a variant has
             folders of its own and cannot touch the standard results.
     """
@@ -221,14 +226,25 @@ def _overrides(request: Request, group: str) -> dict[str, dict[str, Any]]:
     return {n: {k: v for k, v in changes.items() if k in taking[n]} for n in own}
 
 
-def _longer(preset: Any, request: Request, group: str) -> dict[str, float]:
-    """The overrides that a budget stands for."""
+def _longer(preset: Any, request: Request, group: str) -> dict[str, Any]:
+    """The overrides that a budget stands for: of every part of the preset with a time limit, the
+    limit and what else says how long it lasts."""
     if request.budget == 1:
         return {}
-    times = {k: v for k, v in config.flat(preset).items() if k.split(".")[-1] == "seconds" and v}
-    if not times:
+    flat = {tuple(name.rpartition(".")[::2]): v for name, v in config.flat(preset).items()}
+    limited = {part for (part, name), v in flat.items() if name == "seconds" and v}
+    if not limited:
         raise UserError(f"preset {request.preset} of {group} has no time limit to multiply.")
-    return {k: request.budget * v for k, v in times.items()}
+    lasting = ("seconds", *_LASTING)
+    found = {k: v for k, v in flat.items() if k[0] in limited and k[1] in lasting and v}
+    return {".".join(filter(None, k)): _times(request.budget, v) for k, v in found.items()}
+
+
+def _times(budget: float, value: Any) -> Any:
+    """A time limit, a count (at least 1) or a list of counts, so many times as long."""
+    if isinstance(value, list | tuple):
+        return [_times(budget, v) for v in value]
+    return budget * value if isinstance(value, float) else max(1, round(budget * value))
 
 
 def _layout(preset: str, group: str, seeds: tuple[int, ...]) -> list[tuple[str, int, tuple]]:

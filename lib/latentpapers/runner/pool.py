@@ -31,8 +31,10 @@ def _pool(rows: list[dict[str, Any]]) -> dict[str, Any]:
     spread = math.sqrt(math.fsum((v - mean) ** 2 for v in values) / (n - 1))
     half = float(t.ppf(0.975, n - 1)) * spread / math.sqrt(n)
     seeds = [row["seed"] for row in rows]
-    images = min(row["scale"]["images"] for row in rows)
-    scale = {**rows[0]["scale"], "seeds": seeds, "images": images}
+    # a run that a time limit ended early speaks for all: the least that any has seen
+    least = min(rows, key=lambda row: row["scale"]["images"])["scale"]
+    seen = {name: least[name] for name in ("images", "budget") if name in least}
+    scale = {**rows[0]["scale"], "seeds": seeds, **seen}
     interval = {"lo": mean - half, "hi": mean + half, "interval": "t over seeds, 95 %"}
     return {**rows[0], "value": mean, **interval, "n": n, "seed": None, "scale": scale}
 

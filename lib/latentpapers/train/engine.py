@@ -294,6 +294,8 @@ def _one_step(run: _Run) -> None:
     with _layers_seeded(run):
         while (losses := [next(stream, None) for stream in streams])[0] is not None:
             _apply(run, losses)
+            for context in contexts:
+                context.scale = _scale(run)  # an update that overflowed has halved it
     terms = _mean_terms(run, contexts)
     run.task.after_step(terms)
     for name, value in terms.items():
@@ -318,8 +320,7 @@ def _layers_seeded(run: _Run) -> Iterator[None]:
 def _contexts(run: _Run) -> list[Context]:
     plan, shards = run.plan, run.group.world * run.plan.micro
     rows, first = plan.batch // shards, run.group.rank * plan.micro
-    one = torch.ones((), device=run.device) if run.scaler.is_enabled() else None
-    scale = one if one is None else run.scaler.scale(one)
+    scale = _scale(run)
     return [
         Context(
             run.seed, run.step, run.device, plan.batch, (first + i) * rows, (first + i + 1) * rows,
@@ -327,6 +328,13 @@ def _contexts(run: _Run) -> list[Context]:
         )
         for i in range(plan.micro)
     ]  # fmt: skip
+
+
+def _scale(run: _Run) -> Tensor | None:
+    """What the next group of losses is multiplied by; None: by nothing."""
+    if not run.scaler.is_enabled():
+        return None
+    return run.scaler.scale(torch.ones((), device=run.device))
 
 
 def _set_rates(run: _Run, factor: float) -> None:
