@@ -346,7 +346,7 @@ def test_one_reading_alone_in_the_other_position(tmp_path, monkeypatch):
     # control: nothing set is nothing changed
     monkeypatch.setitem(diamond.SINGLE, "e0", {})
     candidates = method.starts(8, diamond.pair(model), how, diamond.generator(0, "search"))[1]
-    again = diamond.reread(model, shipped.first(4), candidates, how, "e0")
+    again = diamond.search_again(model, shipped.first(4), candidates, how, "e0")
     for code in ("z1", "zp", "sigma"):
         torch.testing.assert_close(getattr(again, code), getattr(shipped, code)[:4], atol=1e-3,
                                    rtol=0)  # fmt: skip
@@ -357,12 +357,14 @@ def test_the_least_of_several_intervals_speaks_for_all():
         return Score(value, value - half, value + half, int(100 * half), "jackknife")
 
     good = [interval(3.0, 1.0), interval(5.0, 4.0)]
-    least = diamond.least(good)
+    least = diamond.least_of_all(good)
     assert (least.value, least.low, least.high, least.n) == (3.0, 1.0, 4.0, 100)
     assert least.low > 0  # every one is above 0
-    assert diamond.least([*good, interval(1.0, 2.0)]).low < 0 < diamond.least(good).high
-    assert diamond.least([*good, interval(-3.0, 2.0)]).high < 0  # one below 0 decides
-    assert "3 pairs" in diamond.least([*good, good[0]]).method
+    assert (
+        diamond.least_of_all([*good, interval(1.0, 2.0)]).low < 0 < diamond.least_of_all(good).high
+    )
+    assert diamond.least_of_all([*good, interval(-3.0, 2.0)]).high < 0  # one below 0 decides
+    assert "3 pairs" in diamond.least_of_all([*good, good[0]]).method
 
 
 def test_the_middle_of_the_scores_is_between_real_and_made(monkeypatch):

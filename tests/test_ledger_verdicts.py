@@ -224,7 +224,7 @@ def test_stand_ins_of_claim_and_metric_are_named():
 
 @pytest.mark.parametrize(("preset", "suffixes"), [("gpu", ("stand-in data",)), ("paper", ())])
 def test_a_stand_in_of_one_preset_is_named_there_alone(preset, suffixes):
-    claim = ordering(standin=("cats in place of CelebA-HQ (gpu)",))
+    claim = ordering(standin_at={"gpu": ("cats in place of CelebA-HQ",)})
     claim = claim.model_copy(
         update={"rules": dict.fromkeys(("gpu", "paper"), claim.rules["quick"])}
     )

@@ -230,21 +230,6 @@ def test_norms_inside_spadain_reach_the_network_and_its_file(held, tmp_path):
     assert not torch.allclose(room.translate(model(), x, y), expected, atol=0.02)  # control
 
 
-def test_a_verdict_carried_over_by_hand():
-    def score(value, low, high):
-        return Score(value, low, high, 9, "by hand")
-
-    below, still = score(-5.0, -6.0, -3.0), score(0.0, 0.0, 0.0)
-    assert [room.side(below, limit) for limit in (0.0, -4.0, -9.0)] == [-1, 0, 1]
-    assert room.carried(below, still, 0.0) == "same"
-    # 3-4-5: upper half widths 3 and 4, so the sum's upper end is its value plus 5
-    wide = score(0.0, -1.0, 4.0)
-    assert room.carried(score(-5.1, -6.0, -2.1), wide, 0.0) == "same"
-    assert room.carried(score(-4.9, -6.0, -1.9), wide, 0.0) == "open"
-    assert room.carried(below, score(9.0, 8.0, 10.0), 0.0) == "other"
-    assert room.carried(score(-1.0, -2.0, 0.5), still, 0.0) == "undecided"
-
-
 def test_map_weights_are_the_last_three_inputs():
     weight = torch.zeros(2, 6, 3, 3)
     weight[1, 3:] = 0.5

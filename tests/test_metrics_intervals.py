@@ -8,6 +8,7 @@ from scipy import stats
 from latentpapers.errors import UserError
 from latentpapers.metrics import intervals
 from latentpapers.metrics.inception_score import inception_score
+from latentpapers.metrics.protocol import Score
 
 
 def test_bootstrap_of_a_deviation_is_scipys():
@@ -249,3 +250,43 @@ def test_what_has_too_few_subsets_is_refused():
     ):
         with pytest.raises(UserError):
             call()
+
+
+# --- a verdict under another reading ---------------------------------------------------------
+
+
+def score(value, low, high):
+    return Score(value, low, high, 9, "by hand")
+
+
+def test_half_widths_of_a_number_and_its_change_add_in_squares():
+    moved = intervals.added(score(2.0, -1.0, 6.0), score(-1.0, -5.0, 2.0))
+    assert (moved.value, moved.low, moved.high) == (1.0, 1 - 5.0, 1 + 5.0)  # 3, 4 and 4, 3
+    one = score(2.0, 1.0, 3.0)
+    assert intervals.added(one, score(0.0, 0.0, 0.0)) == one  # control: nothing changes
+
+
+def test_the_side_of_an_interval_is_that_of_all_of_it():
+    one = score(-5.0, -6.0, -3.0)
+    assert [intervals.side(one, limit) for limit in (0.0, -4.0, -9.0)] == [-1, 0, 1]
+    assert [intervals.side(one, high=limit) for limit in (0.0, -4.0, -9.0)] == [1, 0, -1]
+    assert intervals.side(one) == 1
+
+
+def test_a_verdict_carried_to_another_reading_by_hand():
+    inside, elsewhere = score(2.0, 1.0, 3.0), score(-2.0, -3.0, -1.0)
+    assert intervals.carried(inside, inside, 0) == "same"
+    assert intervals.carried(elsewhere, elsewhere, 0) == "same"
+    assert intervals.carried(inside, score(0.5, -1.0, 2.0), 0) == "open"
+    assert intervals.carried(inside, elsewhere, 0) == "other"
+    assert intervals.carried(elsewhere, inside, 0) == "other"
+    assert intervals.carried(score(0.5, -1.0, 2.0), inside, 0) == "undecided"
+    # a claim that a number lies between two limits is contradicted on either side
+    assert intervals.carried(inside, score(5.0, 4.5, 5.5), 0, 4) == "other"
+    assert intervals.carried(score(5.0, 4.5, 5.5), elsewhere, 0, 4) == "same"
+    assert intervals.carried(inside, score(3.5, 2.5, 4.5), 0, 4) == "open"
+    # 3-4-5: upper half widths 3 and 4, so the sum's upper end is its value plus 5
+    wide = score(0.0, -1.0, 4.0)
+    for value, verdict in ((-5.1, "same"), (-4.9, "open")):
+        found = score(value, -6.0, value + 3)
+        assert intervals.carried(found, intervals.added(found, wide), 0) == verdict

@@ -376,8 +376,8 @@ class Claim(Entry):
             or `mathematics`.
         rules: rule by preset; a preset without a rule is *not testable here*.
         missing: what is absent where no rule can decide.
-        standin: stand-ins that the rule's rows rest on, beyond what the rows' scale names; one that
-            ends in `(gpu)` in the rows of that preset alone.
+        standin: stand-ins that the rule's rows rest on, beyond what the rows' scale names.
+        standin_at: the same, of one preset's rows alone.
         mdd_run: the run that could decide an ordering.
         contradicted_by: id of the erratum that shows that the paper contradicts this claim itself.
     """
@@ -391,6 +391,7 @@ class Claim(Entry):
     rules: dict[Preset, Rule] = Field(default_factory=dict)
     missing: Text | None = None
     standin: tuple[Text, ...] = ()
+    standin_at: dict[Preset, tuple[Text, ...]] = Field(default_factory=dict)
     mdd_run: Text | None = None
     note: Text | None = None
     contradicted_by: Text | None = None

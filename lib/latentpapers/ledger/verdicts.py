@@ -496,12 +496,10 @@ def _no_rule(claim: Claim, preset: str) -> str:
 
 
 def _standins(claim: Claim, samples: list[_Sample]) -> list[str]:
-    """Names from the claim, the rows' scale and the rows' metrics, each once. A name of the claim
-    that ends in `(gpu)`, say, speaks of the rows of that preset alone."""
-    here = samples[0].first["scale"]["preset"] if samples else ""
-    others = tuple(f"({p})" for p in ("quick", "cpu", "gpu", "paper") if p != here)
-    named = [name for name in claim.standin if not name.endswith(others)]
+    """Names from the claim, the rows' scale and the rows' metrics, each once."""
+    named = [*claim.standin]
     for sample in samples:
+        named += claim.standin_at.get(sample.first["scale"]["preset"], ())
         named += sample.first["scale"].get("standin", ())
         own = _ledger.metrics()[sample.first["metric"]].standin
         named += [own] if own and not any(n.startswith(own) for n in named) else []

@@ -1,6 +1,7 @@
 """Intervals: bootstrap over images, paired differences, seeds, and the bias of small samples."""
 
 import dataclasses
+import math
 from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
@@ -129,6 +130,37 @@ def paired_difference(
         raise UserError(f"pairs need the same images on both sides, not {len(x)} and {len(y)}.")
     found = bootstrap_mean(x - y, groups=groups, resamples=resamples, seed=seed)
     return dataclasses.replace(found, method=method(groups, paired=True))
+
+
+def added(score: Score, change: Score) -> Score:
+    """A number and an independent change of it; half widths add in squares."""
+    middle = score.value + change.value
+    below = math.hypot(score.value - score.low, change.value - change.low)
+    above = math.hypot(score.high - score.value, change.high - change.value)
+    return dataclasses.replace(score, value=middle, low=middle - below, high=middle + above)
+
+
+def side(score: Score, low: float = -math.inf, high: float = math.inf) -> int:
+    """1: the whole interval lies between `low` and `high`, -1: all of it outside, 0: neither."""
+    inside = low <= score.low and score.high <= high
+    return int(inside) - int(score.high < low or score.low > high)
+
+
+def carried(before: Score, now: Score, low: float = -math.inf, high: float = math.inf) -> str:
+    """What becomes of a verdict whose claim is that a number lies between `low` and `high`.
+
+    Args:
+        before: the number that decides it.
+        now: the number that would, `added` for a change that was measured elsewhere.
+
+    Returns:
+        `same` or `other`: inside, or outside, as before or not; `open`: the interval now holds a
+        limit; `undecided`: it did before.
+    """
+    was, found = side(before, low, high), side(now, low, high)
+    if not was:
+        return "undecided"
+    return "same" if found == was else "other" if found else "open"
 
 
 def over_seeds(values: Sequence[float]) -> Score:

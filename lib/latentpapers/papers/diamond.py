@@ -657,7 +657,7 @@ def attribute_vector(
 
 
 # Errata of the search whose other reading can be run: what it sets, the rest being as coded. Those
-# of the networks are options of `pair`; `diamond-e21` aims at a measured score (`reread`).
+# of the networks are options of `pair`; `diamond-e21` aims at a measured score (`search_again`).
 SINGLE: dict[str, dict[str, Any]] = {
     "e1": {"inversion.reading": "paper", "inversion.shell": "code"},
     "e2": {"inversion.descent.rate": 0.01, "inversion.descent.decay_every": 0},
@@ -676,7 +676,7 @@ SINGLE: dict[str, dict[str, Any]] = {
 OF_NETWORKS: dict[str, dict[str, Any]] = {"e5": {"layer": "map"}, "e8": {"average": True}}
 
 
-def reread(
+def search_again(
     model: models.Model, first: found.Found, candidates: Codes, how: method.Search, name: str
 ) -> found.Found:
     """The search of the same starts with one reading in the other position (`SINGLE`). Stages
@@ -967,7 +967,7 @@ def seen(net: nn.Module, images: Images, *, block: int = 32) -> Features:
     return torch.cat([net((p.to(like).clamp(-1, 1) + 1) / 2).cpu() for p in images.split(block)])
 
 
-def least(scores: list[Score]) -> Score:
+def least_of_all(scores: list[Score]) -> Score:
     """The least value, the least lower and the least upper end of several intervals, for a claim
     about *all* of them: it lies above a limit only if every one does, below it if any one does.
 
@@ -1152,7 +1152,7 @@ def _readings_from_cli(arguments: list[str]) -> int:
     g = generator(was["seed"], "search")
     candidates = method.starts(was["n"], pair(model), how, g)[1]  # those of that search
     for erratum in args.only:
-        others[erratum] = reread(model, first, candidates, how, erratum)
+        others[erratum] = search_again(model, first, candidates, how, erratum)
         print(f"{erratum}: {time.perf_counter() - start:.0f} s, steps {others[erratum].steps}",
               flush=True)  # fmt: skip
     card = {"title": f"Searches of {args.n} latents, one reading each, {model.card['title']}",

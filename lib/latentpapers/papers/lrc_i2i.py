@@ -801,33 +801,6 @@ def compared(
     return intervals.bootstrap_mean(a) if b is None else intervals.paired_difference(a, b)
 
 
-def side(found: Score, limit: float) -> int:
-    """1: the interval is above the limit, -1: below it, 0: it holds the limit."""
-    return int(found.low > limit) - int(found.high < limit)
-
-
-def carried(found: Score, change: Score, limit: float) -> str:
-    """What becomes of a verdict if a number moves by what another reading changed elsewhere.
-
-    Args:
-        found: the number that decides a claim.
-        change: of another, shorter pair of runs; half widths add in quadrature.
-        limit: of the claim.
-
-    Returns:
-        `same` or `other` side of the limit, `open` if the interval then holds it; `undecided` if
-        it did before.
-    """
-    middle = found.value + change.value
-    below = math.hypot(found.value - found.low, change.value - change.low)
-    above = math.hypot(found.high - found.value, change.high - change.value)
-    now = side(replace(found, value=middle, low=middle - below, high=middle + above), limit)
-    before = side(found, limit)
-    if not before:
-        return "undecided"
-    return "same" if now == before else "other" if now else "open"
-
-
 # --- presets --------------------------------------------------------------------------------------
 
 

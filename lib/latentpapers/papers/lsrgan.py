@@ -1054,40 +1054,16 @@ def reading_scores() -> dict[str, dict[str, dict[str, dict[str, PerImage]]]]:
                 for row, columns in rows.items()} for e, rows in tree.items()}  # fmt: skip
 
 
-def added(score: Score, change: Score) -> Score:
-    """A number and what another reading adds to it; half widths add in squares."""
-    middle = score.value + change.value
-    below, above = (math.hypot(score.value - a, change.value - b)
-                    for a, b in ((score.low, change.low), (score.high, change.high)))  # fmt: skip
-    return replace(score, value=middle, low=middle - below, high=middle + above)
-
-
-def least(scores: Mapping[str, Score], changes: Mapping[str, Score], high: float) -> Score:
+def least_favourable(
+    scores: Mapping[str, Score], changes: Mapping[str, Score], high: float
+) -> Score:
     """Of several sets the number that favours a claim least, each moved by its change, if any.
 
     Args:
         high: up to where the claim holds; infinite: more is better.
     """
-    found = [added(v, changes[k]) if changes else v for k, v in scores.items()]
+    found = [intervals.added(v, changes[k]) if changes else v for k, v in scores.items()]
     return min(found, key=lambda v: v.low if high == math.inf else -v.high)
-
-
-def reread(before: Score, now: Score, low: float, high: float) -> str:
-    """What becomes of a verdict whose claim is that a number lies between `low` and `high`.
-
-    Returns:
-        `same` or `other`: inside, or outside, as before or not; `open`: the interval now holds a
-        limit; `undecided`: it did before.
-    """
-
-    def side(score: Score) -> int:
-        return int(low <= score.low and score.high <= high) - int(
-            score.high < low or score.low > high
-        )
-
-    if not side(before):
-        return "undecided"
-    return "same" if side(now) == side(before) else "other" if side(now) else "open"
 
 
 def change_of_range(
