@@ -16,11 +16,20 @@ from types import ModuleType
 
 LIBRARY = Path(__file__).resolve().parent.parent / "lib" / "latentpapers"
 
-ROOM = """
-from dataclasses import dataclass, field
+ROOM = {
+    "__init__": """
+from latentpapers.papers.avae.presets import PRESETS, Preset
+from latentpapers.papers.avae.scores import mean
 
 EXPECT = {"gpu/2_training": (7, 111)}
 ALLOWED = {"gpu/2_training": 8, "gpu/3_tables": 33}
+""",
+    "scores": """
+def mean(values):
+    return sum(values) / len(values)
+""",
+    "presets": """
+from dataclasses import dataclass, field
 
 
 @dataclass(frozen=True)
@@ -37,7 +46,8 @@ class Preset:
 
 
 PRESETS = {name: Preset() for name in ("quick", "cpu", "gpu", "paper")}
-"""
+""",
+}
 
 PARAMETERS = """preset = "quick"
 seed = 0
@@ -108,7 +118,7 @@ def notebook(
         cell("import latentpapers as lp"),
         cell(parameters, "parameters"),
         cell(SETUP.format(name=name)),
-        *map(cell, body),
+        *(cell(one, *["train"] * ("checkpoints" in one)) for one in body),
         cell(end),
     ]
     for index, one in enumerate(cells):
@@ -124,7 +134,11 @@ class Bed:
         self.root = root
         shutil.copytree(LIBRARY, root / "lib" / "latentpapers", ignore=shutil.ignore_patterns(
             "__pycache__", "packs"))  # fmt: skip
-        (root / "lib/latentpapers/papers/avae.py").write_text(ROOM)
+        room = root / "lib" / "latentpapers" / "papers" / "avae"
+        shutil.rmtree(room)
+        room.mkdir()
+        for name, source in ROOM.items():
+            (room / f"{name}.py").write_text(source)
         metrics = json.dumps({"metrics": [METRIC], "standins": []})
         (root / "lib/latentpapers/ledger/metrics.yaml").write_text(metrics)
         ledger = root / "notebooks" / "avae" / "ledger"
@@ -143,9 +157,9 @@ class Bed:
         return file
 
     def room(self) -> ModuleType:
-        """The paper's room as a module, for tests that stay in this process."""
+        """The paper's presets as its room, for tests that stay in this process."""
         name = "latentpapers.papers.avae"
-        file = self.root / "lib/latentpapers/papers/avae.py"
+        file = self.root / "lib/latentpapers/papers/avae/presets.py"
         spec = importlib.util.spec_from_file_location(name, file)
         module = importlib.util.module_from_spec(spec)
         saved = sys.modules.get(name)

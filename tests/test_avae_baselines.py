@@ -16,7 +16,7 @@ import torch
 from scipy import stats
 from torch.nn import functional as F
 
-from latentpapers import models
+from latentpapers import data, models
 from latentpapers.errors import UnknownName, UserError
 from latentpapers.losses import gans
 from latentpapers.nets import gans as nets
@@ -446,7 +446,7 @@ class Synthetic:
 
 @pytest.fixture
 def synthetic(monkeypatch):
-    monkeypatch.setattr(avae.data, "load", Synthetic(), raising=False)
+    monkeypatch.setattr(data, "load", Synthetic(), raising=False)
 
 
 @pytest.mark.parametrize("method", BASELINES)
@@ -467,10 +467,10 @@ def test_alis_first_images_have_the_colour_of_the_data(tmp_path, monkeypatch):
     red = torch.zeros(8, 3, 16, 16, dtype=torch.uint8)
     red[:, 0] = 200
     monkeypatch.setattr(
-        avae.data, "load", lambda *a, **k: type("Set", (), {"pixels": red}), raising=False
+        data, "load", lambda *a, **k: type("Set", (), {"pixels": red}), raising=False
     )
     seen = {}
-    monkeypatch.setattr(avae, "fit", lambda task, *a, **k: seen.update(task=task))
+    monkeypatch.setattr(avae.runs, "fit", lambda task, *a, **k: seen.update(task=task))
     avae.RUNS.fit(Training("ali", **TINY), 0, tmp_path / "a", "cpu", None, None)
     image = seen["task"].nets["decoder"].eval()(torch.randn(4, 5)).detach().mean((0, 2, 3))
     # weights of deviation 0.01 add little to the bias

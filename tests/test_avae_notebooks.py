@@ -234,7 +234,7 @@ def test_a_judge_on_a_device_says_what_the_metrics_say(name, channels):
 
 # --- Figure 8 on photographs, which have no judge ------------------------------------------------
 
-LISTED = ("5_o_Clock_Shadow", *avae._CELEBA.values(), "No_Beard", "Young")
+LISTED = ("5_o_Clock_Shadow", *avae.measuring._CELEBA.values(), "No_Beard", "Young")
 
 
 def faces(names, n=512):

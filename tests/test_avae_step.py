@@ -11,9 +11,9 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from latentpapers import config, models, paths
+from latentpapers import config, data, models, paths
 from latentpapers.errors import ConfigMismatch, Corrupt, UnknownName
-from latentpapers.losses.equilibrium import Controller, Gains
+from latentpapers.losses.equilibrium import Controller, Gains, balance, error_signal
 from latentpapers.nets.began import Decoder
 from latentpapers.papers import avae
 from latentpapers.papers.avae import METHODS, Step, Training
@@ -318,9 +318,9 @@ def plant(reading, gains, steps=4000):
         k = float(controller.k)
         fake += 0.05 * (0.1 + 0.6 * k - fake)
         recovered += 0.05 * (0.2 + 0.3 * k - recovered)
-        error = avae.error_signal(1.0, fake, recovered, eta=0.5, alpha=0.3, reading=reading)
+        error = error_signal(1.0, fake, recovered, eta=0.5, alpha=0.3, reading=reading)
         controller.step(torch.tensor(error))
-    return avae.balance(fake, recovered, 1.0, 0.3)
+    return balance(fake, recovered, 1.0, 0.3)
 
 
 @pytest.mark.parametrize("gains", [Gains(1e-2, 0, 0), Gains(1e-2, 1e-2, 1e-2)])
@@ -362,7 +362,7 @@ def test_the_free_reading_lets_k_leave_by_the_error_alone():
 def test_a_free_training_resumes_to_itself_and_refuses_another_reading(tmp_path, monkeypatch):
     """A k below 0 survives the file; so does the reading under which it got there."""
     loaded = SimpleNamespace(pixels=pixels())
-    monkeypatch.setattr(avae.data, "load", lambda *a, **k: loaded)
+    monkeypatch.setattr(data, "load", lambda *a, **k: loaded)
     options = {**TINY, "steps": 4, "eta": 0.01, "gains_scale": 100.0, "log_every": 1}
     job = Training("avae", **options, eq12="free")  # this eta makes every error negative
     whole = avae.train(job, seed=0, path=tmp_path / "whole_s0.safetensors")
@@ -418,7 +418,7 @@ def trained(tmp_path, monkeypatch):
     class Set:
         pixels = pixels()
 
-    monkeypatch.setattr(avae.data, "load", lambda *a, **k: Set, raising=False)
+    monkeypatch.setattr(data, "load", lambda *a, **k: Set, raising=False)
     job = Training("avae", **TINY, lr=1e-3)
     path = tmp_path / "run_s0.safetensors"
     return job, path, avae.train(job, seed=0, path=path)
@@ -554,8 +554,8 @@ def test_a_learning_curve_is_measured_on_the_training_s_own_state(tmp_path, monk
     class Set:
         pixels = pixels()
 
-    monkeypatch.setattr(avae.data, "load", lambda *a, **k: Set, raising=False)
-    monkeypatch.setattr(avae, "_distance", lambda *a: {})
+    monkeypatch.setattr(data, "load", lambda *a, **k: Set, raising=False)
+    monkeypatch.setattr(avae.measuring, "_distance", lambda *a: {})
     path, job = tmp_path / "run_s0.safetensors", Training("avae", **TINY, lr=1e-3)
     rows = avae.RUNS.curve(job, seed=0, path=path, shares=(0.4, 1.0), only=("decoder",))
     assert [row["images"] for row in rows] == [4, 12]
@@ -573,10 +573,10 @@ def test_a_learning_curve_is_measured_on_the_training_s_own_state(tmp_path, monk
 
 def test_the_distance_of_real_digits_to_themselves_is_nothing(monkeypatch):
     job = Training("avae", **{**TINY, "data": "digits", "size": 32})
-    real = avae.data.to_float(avae.data.load("digits", size=32, n=1000).pixels)
+    real = data.to_float(data.load("digits", size=32, n=1000).pixels)
     for images in (real, torch.zeros_like(real) - 1):
-        monkeypatch.setattr(avae, "sample", lambda *a, x=images: x)
-        (found,) = avae._distance(None, job, 10, "cpu").values()
+        monkeypatch.setattr(avae.measuring, "sample", lambda *a, x=images: x)
+        (found,) = avae.measuring._distance(None, job, 10, "cpu").values()
         if images is real:
             assert found.value < 1e-3  # rounding of a float64 distance between float32 features
         else:

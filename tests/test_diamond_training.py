@@ -399,7 +399,8 @@ class Mean(torch.nn.Module):
 
 @pytest.fixture
 def mean_eyes(monkeypatch):
-    monkeypatch.setattr(diamond, "eyes", lambda device="cpu": Mean())
+    for file in (diamond.measuring, diamond.commands):
+        monkeypatch.setattr(file, "eyes", lambda device="cpu": Mean())
     principal = walks.principal  # 9 features have no 32 components
     monkeypatch.setattr(walks, "principal", lambda made, real: principal(made, real, width=4))
 
@@ -407,7 +408,7 @@ def mean_eyes(monkeypatch):
 def test_a_learning_curve_sees_a_growing_network_at_its_size(tmp_path, mean_eyes, monkeypatch):
     seen = []
     look = diamond.seen
-    monkeypatch.setattr(diamond, "seen", lambda net, x: (seen.append(x), look(net, x))[1])
+    monkeypatch.setattr(diamond.measuring, "seen", lambda net, x: (seen.append(x), look(net, x))[1])
     rows = diamond.RUNS.curve(
         TINY, seed=0, path=tmp_path / "a.safetensors", shares=(0.0625, 1.0), only=("generator",)
     )

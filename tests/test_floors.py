@@ -2,6 +2,7 @@
 costs, and the form of public functions."""
 
 import ast
+import graphlib
 import json
 import statistics
 import subprocess
@@ -148,6 +149,8 @@ def test_the_front_door_imports_only_on_access():
         ("latentpapers.seeds", "from latentpapers.models import load"),
         ("latentpapers.report.new", "from latentpapers.notebook import begin"),
         ("latentpapers.data.new", "from latentpapers.metrics import images"),
+        ("latentpapers.papers.avae.step", "from latentpapers.report import figures"),
+        ("latentpapers.papers.avae.step", "from ...runner import plan"),
     ],
 )
 def test_control_an_upward_import_is_seen(module, text):
@@ -156,13 +159,86 @@ def test_control_an_upward_import_is_seen(module, text):
     assert len(upward(found)) == 1
 
 
+def paper_of(name):
+    """The paper whose room a module or a name in it belongs to, else None."""
+    parts = name.split(".")
+    return parts[2] if parts[1:2] == ["papers"] and len(parts) > 2 else None
+
+
+def across(found):
+    return [
+        f"{module}:{line} imports {name}"
+        for module, name, line in found
+        if paper_of(module) and paper_of(name) and paper_of(module) != paper_of(name)
+    ]
+
+
 def test_no_paper_imports_another():
-    ids = {m.split(".")[2] for m in SOURCES if m.startswith("latentpapers.papers.")}
-    for module, name, line in edges(SOURCES):
-        if module.startswith("latentpapers.papers."):
-            others = ids - {module.split(".")[2]}
-            parts = name.split(".")
-            assert parts[1] != "papers" or not others & set(parts[2:]), f"{module}:{line}"
+    assert across(edges(SOURCES)) == []
+
+
+@pytest.mark.parametrize(
+    ("module", "text"),
+    [
+        ("latentpapers.papers.avae", "from latentpapers.papers import lag"),
+        ("latentpapers.papers.avae.step", "def f():\n    import latentpapers.papers.lag"),
+        ("latentpapers.papers.avae.step", "from latentpapers.papers.lag.step import Step"),
+        ("latentpapers.papers.avae.step", "from ..lag.step import Step"),
+    ],
+)
+def test_control_an_import_of_another_paper_is_seen(module, text):
+    package = module.rpartition(".")[0]
+    found = [(module, name, line) for name, line in imports(ast.parse(text), module, package)]
+    assert len(across(found)) == 1
+
+
+def inside(found, modules):
+    """Of a room that is a package: file -> files of the same room that it imports. A name that
+    only `__init__.py` has stands as the package itself."""
+    out = {}
+    for module, name, _ in found:
+        if paper_of(module) and paper_of(module) == paper_of(name):
+            file = ".".join(name.split(".")[:4])
+            package = ".".join(name.split(".")[:3])
+            out.setdefault(module, set()).add(file if file in modules else package)
+    return out
+
+
+def tangled(found, modules):
+    """What is wrong inside rooms: files that import their own package, and cycles of files."""
+    files = {m: to for m, to in inside(found, modules).items() if m.count(".") == 3}
+    own = {m: m.rpartition(".")[0] for m in files}
+    wrong = [f"{m} imports its own package" for m, to in files.items() if own[m] in to]
+    try:
+        graphlib.TopologicalSorter(files).prepare()
+    except graphlib.CycleError as error:
+        wrong.append(f"a cycle: {error.args[1]}")
+    return wrong
+
+
+def test_files_of_a_room_import_each_other_in_one_order():
+    """From its package a file would import what may not be there yet, and all of it."""
+    assert len(inside(edges(SOURCES), SOURCES)["latentpapers.papers.avae.step"]) > 1
+    assert tangled(edges(SOURCES), SOURCES) == []
+
+
+@pytest.mark.parametrize(
+    ("module", "text"),
+    [
+        ("training", "from latentpapers.papers.avae import METHODS"),
+        ("training", "def f():\n    from latentpapers.papers import avae"),
+        ("training", "import latentpapers.papers.avae"),
+        ("training", "from . import METHODS"),
+        ("training", "from latentpapers.papers.avae.step import Step"),
+        ("training", "def f():\n    from latentpapers.papers.avae import runs"),
+        ("baselines", "import latentpapers.papers.avae.networks"),
+    ],
+)
+def test_control_a_tangle_inside_a_room_is_seen(module, text):
+    package = "latentpapers.papers.avae"
+    module = f"{package}.{module}"
+    more = [(module, name, line) for name, line in imports(ast.parse(text), module, package)]
+    assert len(tangled([*edges(SOURCES), *more], SOURCES)) == 1
 
 
 # --- what an import loads --------------------------------------------------------------------

@@ -4,7 +4,7 @@ import pytest
 import torch
 from step_bed import context, gradients, parameters
 
-from latentpapers import models
+from latentpapers import config, data, models
 from latentpapers.papers import lag
 from latentpapers.papers.lag import Step, Training
 
@@ -24,7 +24,7 @@ def trained(tmp_path, monkeypatch):
     class Set:
         pixels = pixels()
 
-    monkeypatch.setattr(lag.data, "load", lambda *a, **k: Set())
+    monkeypatch.setattr(data, "load", lambda *a, **k: Set())
     monkeypatch.setenv("LATENTPAPERS_PROCESSES", "1")
 
     def train(method, only=(), **options):
@@ -147,7 +147,7 @@ def test_cpu_measures_what_quick_measures_on_more_images():
 
 def test_runs_with_and_without_rounding_differ_in_the_step_alone():
     one, other = (lag.SHIPPED[name] for name in ("rounded_x4", "exact_x4"))
-    assert lag.config.difference(one, other) == ["step: 0.0 -> 1e-06"]
+    assert config.difference(one, other) == ["step: 0.0 -> 1e-06"]
     assert lag.KEPT["exact_x4"] == lag.KEPT["rounded_x4"] == ("no network",)
 
 

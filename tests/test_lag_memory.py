@@ -53,7 +53,7 @@ class Live(TorchDispatchMode):
 def peak_of(job):
     """(peak bytes of the gradients of one step, bytes of the networks' parameters)."""
     with FakeTensorMode(), pytest.MonkeyPatch.context() as patch:
-        patch.setattr(lag, "seeded", lambda make, g: make())  # numbers are not needed
+        patch.setattr(lag.training, "seeded", lambda make, g: make())  # numbers are not needed
         step = lag.Step(job, 0)
         step.before_step(0, 10**12)  # fully grown
         size = sum(p.numel() * 4 for net in step.nets.values() for p in net.parameters())

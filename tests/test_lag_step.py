@@ -12,10 +12,11 @@ from pretend_gpu import pretended
 from step_bed import close, doubled, gradients, parameters
 from torch.nn import functional as F
 
-from latentpapers import models
+from latentpapers import config, data, models
 from latentpapers.config import resolve
 from latentpapers.errors import ConfigMismatch, UnknownName, UserError
 from latentpapers.losses import wgan as W
+from latentpapers.nets.lag import value
 from latentpapers.papers import lag
 from latentpapers.papers.lag import METHODS, Step, Training
 from latentpapers.train import checkpoint, engine
@@ -175,7 +176,7 @@ def test_the_pixel_loss_is_an_l1_at_z_0_of_the_generator_alone():
 def test_the_row_with_a_pixel_loss_differs_in_it_alone():
     for table in (lag.SHIPPED, lag.PRESETS["gpu"].training):
         pair = table["table_lag_x8"], table["table_pixel_x8"]
-        assert lag.config.difference(*pair) == ["pixel_weight: 0.0 -> 10.0"]
+        assert config.difference(*pair) == ["pixel_weight: 0.0 -> 10.0"]
 
 
 def test_a_lazy_penalty_acts_in_its_steps_with_its_weight():
@@ -238,7 +239,7 @@ def halved_step(precision, scale=None):
     pulls = [torch.cat([g.flatten() for g in p]) for p in (mine, update["critic"].gradients)]
     images = torch.randn(64, 3, 32, 32, generator=torch.Generator().manual_seed(1))
     with torch.no_grad():
-        values = lag.lag.value(step.code(images, torch.zeros(64, 3, 8, 8), ctx))
+        values = value(step.code(images, torch.zeros(64, 3, 8, 8), ctx))
     return [ctx.unscaled(p) for p in pulls], values
 
 
@@ -322,8 +323,8 @@ def test_a_run_resumed_within_a_fade_is_the_run_in_one_piece(method, tmp_path):
     assert torch.equal(state(whole), state(pieces))
     assert history.rows == again.rows
     one, two = (checkpoint.load(tmp_path / f"{n}.safetensors") for n in ("whole", "pieces"))
-    for key, value in one["ema"]["generator"].items():
-        assert torch.equal(value, two["ema"]["generator"][key])
+    for key, kept in one["ema"]["generator"].items():
+        assert torch.equal(kept, two["ema"]["generator"][key])
 
 
 def test_a_resume_with_another_weight_is_refused(tmp_path):
@@ -394,7 +395,7 @@ def shipped(tmp_path, monkeypatch):
     class Set:
         pixels = pixels()
 
-    monkeypatch.setattr(lag.data, "load", lambda *a, **k: Set())
+    monkeypatch.setattr(data, "load", lambda *a, **k: Set())
     monkeypatch.setenv("LATENTPAPERS_PROCESSES", "1")
     job = Training("lag", **{**TINY, "data": "drawn-faces"})
     lag.train(job, seed=0, path=tmp_path / "net.safetensors")
@@ -435,7 +436,7 @@ def test_sampling(shipped):
 def test_pictures_are_made_on_the_networks_device_and_come_back(shipped, tmp_path):
     """The gpu preset's tables and figures: networks there, inputs and results on the CPU."""
     model, _ = shipped
-    y, x = lag.inputs(model, pixels(5)), lag.data.to_float(pixels(5))
+    y, x = lag.inputs(model, pixels(5)), data.to_float(pixels(5))
     made = lag.centre(model, y), lag.samples(model, y, 2, seed=1), lag.code(model, x, y)
     with pretended():
         there = models.load(tmp_path / "net.safetensors", device="cuda")
@@ -460,7 +461,7 @@ def test_the_map_of_a_code_has_the_runs_own_step(shipped):
     model, _ = shipped
     fine = models.Model(model.parts, {**model.card, "config": {**model.card["config"],
                                                                "step": 1e-6}})  # fmt: skip
-    y, x = lag.inputs(model, pixels(5)), lag.data.to_float(pixels(5))
+    y, x = lag.inputs(model, pixels(5)), data.to_float(pixels(5))
     off = (x + 1 / 127.5).clamp(-1, 1)  # a grey level: nothing to the rounded map
     assert torch.equal(lag.code(model, x, y), lag.code(fine, x, y))
     assert not torch.equal(lag.code(model, off, y), lag.code(fine, off, y))
@@ -493,8 +494,7 @@ def test_what_a_learning_curve_measures(method, tmp_path, monkeypatch):
     lag.train(job, seed=0, path=path)
     found, model = lag.measured(job, path, n=16), models.load(path)
     held_out, seen = (
-        lag.data.load("drawn-faces", size=16, split=split, n=16).pixels
-        for split in ("test", "train")
+        data.load("drawn-faces", size=16, split=split, n=16).pixels for split in ("test", "train")
     )
     psnr = {}
     for name, truth in (("ours", held_out), ("of images seen", seen)):

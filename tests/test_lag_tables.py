@@ -10,7 +10,7 @@ import pytest
 import scipy.linalg
 import torch
 
-from latentpapers import models, paths, storage, tensorfile, weights
+from latentpapers import data, models, paths, storage, tensorfile, weights
 from latentpapers.errors import Corrupt, Missing, UserError
 from latentpapers.metrics import cache, features, perceptual
 from latentpapers.papers import lag
@@ -111,7 +111,7 @@ def test_fid_is_the_distance_of_two_gaussians_of_features(monkeypatch):
     model = models.load("lag/table_lag_x16_s0")
     fake = images(192, 2)
     found = lag.fid(model, fake)
-    real = lag.data.load("faces-dcgan", size=32, split="train", n=192).pixels
+    real = data.load("faces-dcgan", size=32, split="train", n=192).pixels
     a, b = ((v.double().numpy().reshape(192, -1) / 255) @ Eight().matrix.double().numpy()
             for v in (real, ((fake + 1) * 127.5).round()))  # fmt: skip
     root = scipy.linalg.sqrtm(np.cov(a.T) @ np.cov(b.T)).real
@@ -119,7 +119,7 @@ def test_fid_is_the_distance_of_two_gaussians_of_features(monkeypatch):
     expected = gap + np.trace(np.cov(a.T) + np.cov(b.T) - 2 * root)
     assert found.value == pytest.approx(expected, rel=1e-3)
     assert found.value != pytest.approx(gap, rel=0.05)  # control: without the covariances
-    assert lag.fid(model, lag.data.to_float(real)).value == pytest.approx(0, abs=1e-3)
+    assert lag.fid(model, data.to_float(real)).value == pytest.approx(0, abs=1e-3)
     with pytest.raises(UserError, match="192 images, not 191"):
         lag.fid(model, fake[:191])
 
@@ -158,8 +158,9 @@ def test_there_are_no_numbers_of_other_images(preset, n):
 def test_an_altered_file_is_refused(tmp_path, monkeypatch):
     content = bytearray(lag.score_file("table_lag_x32").read_bytes())
     content[-1] ^= 1
-    (tmp_path / "altered.safetensors").write_bytes(content)
-    monkeypatch.setattr(lag, "score_file", lambda name, seed: tmp_path / "altered.safetensors")
+    altered = tmp_path / "altered.safetensors"
+    altered.write_bytes(content)
+    monkeypatch.setattr(lag.scores, "score_file", lambda name, seed: altered)
     with pytest.raises(Corrupt):
         lag.shipped_scores("table_lag_x32", "quick", 40)
 
@@ -170,7 +171,7 @@ def test_a_scored_network_gives_the_numbers_that_the_table_has_of_it(tmp_path, m
     monkeypatch.setitem(lag.PRESETS, "cpu", dataclasses.replace(lag.PRESETS["quick"], n_eval=16))
     assert lag.train_from_cli(["--score", str(network), "--out", str(tmp_path)]) == 0
     file = tmp_path / network.name
-    monkeypatch.setattr(lag, "score_file", lambda name, seed: file)
+    monkeypatch.setattr(lag.scores, "score_file", lambda name, seed: file)
     found, far, model = lag.shipped_scores("table_lag_x16", "quick", 40)
     about = tensorfile.header(file)
     assert about["network"] == storage.sha256_file(network)

@@ -8,13 +8,16 @@ import pytest
 import torch
 from pretend_gpu import pretended
 
-from latentpapers import models, paths, tensorfile, weights
+from latentpapers import data, models, paths, tensorfile, weights
 from latentpapers.errors import Corrupt, Missing, UserError
 from latentpapers.latent import found, inversion, method, sphere, walk
 from latentpapers.latent.descent import Plan
+from latentpapers.latent.pair import of_networks
+from latentpapers.latent.pair import sample as starting_points
 from latentpapers.metrics.protocol import Score
 from latentpapers.nets import biggan, pgan, wgan_gp
 from latentpapers.papers import diamond
+from latentpapers.seeds import generator
 
 SHORT = Plan(steps=3, tolerance=0.0)
 
@@ -44,7 +47,7 @@ def small(name):
 
 @pytest.mark.parametrize("name", ["pgan", "wgan_gp"])
 def test_a_search_of_a_checkpoint(name, monkeypatch):
-    monkeypatch.setattr(diamond, "FREE", SHORT)
+    monkeypatch.setattr(diamond.searching, "FREE", SHORT)
     result = diamond.search(small(name), settings(name), 8, 0)
     again = diamond.search(small(name), settings(name), 8, 0)
     for code in ("z0", "z1", "zp"):
@@ -63,7 +66,7 @@ def test_a_search_ends_with_the_part_that_the_clock_allows(monkeypatch):
     model, how = small("pgan"), settings("pgan")
     whole = diamond.search(model, how, 16, 0, extras=0)
     ticks = iter(range(0, 1000, 10))
-    monkeypatch.setattr(diamond.time, "perf_counter", lambda: next(ticks))
+    monkeypatch.setattr(diamond.searching.time, "perf_counter", lambda: next(ticks))
     for seconds, n in ((0.0, 4), (45.0, 8), (65.0, 12), (1e9, 16)):  # a part takes 10, then 20
         cut = diamond.search(model, how, 16, 0, extras=0, seconds=seconds, part=4)
         assert len(cut.z0) == n, seconds
@@ -86,7 +89,7 @@ def bright(images, attribute):
 
 def test_edited_starts_are_searched_themselves(tmp_path, monkeypatch):
     """Appendix E: the method on what the attribute made, not the source's protoimage."""
-    monkeypatch.setattr(diamond, "shows", bright)
+    monkeypatch.setattr(diamond.editing, "shows", bright)
     model, how = drawn(), settings("pgan")
     z0 = diamond.search(model, how, 8, 0, extras=0).z0
     direction = diamond.attribute_vector(model, 0, n=200)
@@ -99,8 +102,8 @@ def test_edited_starts_are_searched_themselves(tmp_path, monkeypatch):
     torch.testing.assert_close(up.starts(z0), sphere.project(z0[[0, 2, 5, 7]] + direction))
     torch.testing.assert_close(down.starts(z0), sphere.project(z0[[2, 3, 6]] - direction))
     # by hand: the method's own search, begun at the edited codes
-    g = diamond.generator(0, "edited")
-    candidates = diamond.starting_points(10, 16, g, reading="paper")
+    g = generator(0, "edited")
+    candidates = starting_points(10, 16, g, reading="paper")
     by_hand = method.search(diamond.pair(model, dtype=torch.bfloat16), up.starts(z0), candidates,
                             how)  # fmt: skip
     torch.testing.assert_close(up.improved(z0), by_hand.improved())
@@ -115,7 +118,7 @@ def test_edited_starts_are_searched_themselves(tmp_path, monkeypatch):
 
 def test_a_run_is_searched_there_as_here(tmp_path, monkeypatch):
     """Nothing of the search of a run, of its edited starts or of reading them stays on the CPU."""
-    monkeypatch.setattr(diamond, "shows", lambda images, name: bright(images.cpu(), name))
+    monkeypatch.setattr(diamond.editing, "shows", lambda images, name: bright(images.cpu(), name))
     model = drawn()
     monkeypatch.setattr(
         models,
@@ -143,11 +146,13 @@ def test_a_run_is_searched_there_as_here(tmp_path, monkeypatch):
 
 def test_a_run_is_searched_once(tmp_path, monkeypatch):
     """Notebook 2 keeps it; notebooks 3 and 4 read it; other settings are another search."""
-    monkeypatch.setattr(diamond, "shows", bright)
-    monkeypatch.setattr(diamond, "FREE", SHORT)
+    monkeypatch.setattr(diamond.editing, "shows", bright)
+    monkeypatch.setattr(diamond.searching, "FREE", SHORT)
     monkeypatch.setattr(models, "load", lambda path, device="cpu": drawn())
     calls, search = [], diamond.search
-    monkeypatch.setattr(diamond, "search", lambda *a, **k: calls.append(k) or search(*a, **k))
+    monkeypatch.setattr(
+        diamond.searching, "search", lambda *a, **k: calls.append(k) or search(*a, **k)
+    )
     limit = dataclasses.replace(diamond.PRESETS["gpu"].limit, edited=4)
     preset = dataclasses.replace(diamond.PRESETS["gpu"], search=settings("pgan"), n_score=80,
                                  limit=limit)  # fmt: skip
@@ -165,7 +170,7 @@ def test_a_run_is_searched_once(tmp_path, monkeypatch):
     other = dataclasses.replace(preset, n_score=40)
     assert len(diamond.search_run(other, "drawn_pgan", path, 0).z0) == 16  # no fewer
     assert len(calls) == 2
-    monkeypatch.setattr(diamond, "shows", lambda images, attribute: torch.zeros(len(images)))
+    monkeypatch.setattr(diamond.editing, "shows", lambda images, _: torch.zeros(len(images)))
     diamond.search_run(dataclasses.replace(preset, n_score=90), "drawn_pgan", path, 0)
     assert not diamond.run_file(path, "edited").is_file()  # nobody wears one: no direction
 
@@ -177,7 +182,7 @@ def test_a_chunk_fits_into_8_gb(preset):
     preset = diamond.PRESETS[preset]
     job = preset.training["faces_pgan"]
     nets = [net.eval().requires_grad_(False) for net in diamond.networks(job, 0).values()]
-    pair = diamond.of_networks(*nets, dtype=torch.bfloat16)
+    pair = of_networks(*nets, dtype=torch.bfloat16)
     own = {p.untyped_storage().data_ptr() for net in nets for p in net.parameters()}
 
     def kept(n):
@@ -270,7 +275,7 @@ def test_figure_4_walks_biggan_where_its_files_are(monkeypatch):
 
 def tiny_folder(tmp_path, monkeypatch, few=8, many=12):
     """A checkpoint folder with both forms of a search of one network."""
-    monkeypatch.setattr(diamond, "FREE", SHORT)
+    monkeypatch.setattr(diamond.searching, "FREE", SHORT)
     monkeypatch.setattr(paths, "checkpoints", lambda: tmp_path)
     how, out = settings("pgan"), {}
     for n, large in ((few, False), (many, True)):
@@ -297,7 +302,7 @@ def test_a_shipped_search_is_that_of_dozens_or_of_hundreds(tmp_path, monkeypatch
 
 
 def test_the_cli_writes_either_form(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(diamond, "FREE", SHORT)
+    monkeypatch.setattr(diamond.searching, "FREE", SHORT)
     model = small("pgan")
     model.card.update(title="a network", images=8)
     monkeypatch.setattr(models, "load", lambda name: model)
@@ -309,9 +314,9 @@ def test_the_cli_writes_either_form(tmp_path, monkeypatch, capsys):
         assert (card["n"], card["latent"], card["network"]) == (4, 16, "net_s0")
     assert "Search of 4 latents" in capsys.readouterr().out
     card = tensorfile.header(tmp_path / "net_s0.safetensors")
-    whole = found.load(tmp_path / "net_s0.safetensors", diamond._starts_of(card))[0]
+    whole = found.load(tmp_path / "net_s0.safetensors", diamond.starts_of(card))[0]
     card = tensorfile.header(tmp_path / "net_many_s0.safetensors")
-    less, _ = found.load_small(tmp_path / "net_many_s0.safetensors", diamond._starts_of(card))
+    less, _ = found.load_small(tmp_path / "net_many_s0.safetensors", diamond.starts_of(card))
     torch.testing.assert_close(less.z0, whole.z0, atol=2e-3, rtol=0)  # half precision
     assert len(less.extra["free"]) == 2
 
@@ -320,7 +325,7 @@ def test_one_reading_alone_in_the_other_position(tmp_path, monkeypatch):
     """Every reading changes its own stage, leaves the stages before it, and is written and read; as
     coded, from the same candidates, the search is the one that is shipped."""
     monkeypatch.setattr(paths, "checkpoints", lambda: tmp_path / "shipped")
-    monkeypatch.setattr(diamond, "middle_score", lambda model, z0: 5.0)
+    monkeypatch.setattr(diamond.rereading, "middle_score", lambda model, z0: 5.0)
     model, how = small("pgan"), settings("pgan")
     model.card.update(title="a network", images=8)
     monkeypatch.setattr(models, "load", lambda name: model)
@@ -345,7 +350,7 @@ def test_one_reading_alone_in_the_other_position(tmp_path, monkeypatch):
         assert not torch.allclose(got[name].sigma, first.sigma, atol=1e-4), name
     # control: nothing set is nothing changed
     monkeypatch.setitem(diamond.SINGLE, "e0", {})
-    candidates = method.starts(8, diamond.pair(model), how, diamond.generator(0, "search"))[1]
+    candidates = method.starts(8, diamond.pair(model), how, generator(0, "search"))[1]
     again = diamond.search_again(model, shipped.first(4), candidates, how, "e0")
     for code in ("z1", "zp", "sigma"):
         torch.testing.assert_close(getattr(again, code), getattr(shipped, code)[:4], atol=1e-3,
@@ -373,7 +378,7 @@ def test_the_middle_of_the_scores_is_between_real_and_made(monkeypatch):
 
     model = small("pgan")
     model.card["config"].update(data="x", size=8)
-    monkeypatch.setattr(diamond.data, "load", lambda *a, **k: Card())
+    monkeypatch.setattr(data, "load", lambda *a, **k: Card())
     z0 = sphere.project(torch.randn(4, 16, generator=torch.Generator().manual_seed(1)))
     ours = diamond.middle_score(model, z0)
     with torch.no_grad():
@@ -410,9 +415,9 @@ def test_shipped_searches_belong_to_their_networks():
             assert card["images"] == models.load(f"diamond/{card['network']}").card["images"]
             continue
         if "_many_" in path.stem or "_paper_" in path.stem:
-            result, _ = found.load_small(path, diamond._starts_of(card))
+            result, _ = found.load_small(path, diamond.starts_of(card))
         else:
-            result, _ = found.load(path, diamond._starts_of(card))
+            result, _ = found.load(path, diamond.starts_of(card))
         model = models.load(f"diamond/{card['network']}")
         assert card["network"] == path.stem.replace("_many", "").replace("_paper", "")
         assert len(result.z0) == card["n"]

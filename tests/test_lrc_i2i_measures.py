@@ -21,8 +21,12 @@ from latentpapers.metrics import features, full_reference, perceptual, translati
 from latentpapers.metrics.entry import score
 from latentpapers.metrics.protocol import Score
 from latentpapers.nets import stargan_v2, stylegan
+from latentpapers.nets.spectral import iterate
 from latentpapers.papers import lrc_i2i as room
 from latentpapers.report import tables
+from latentpapers.seeds import generator
+from latentpapers.train import checkpoint
+from latentpapers.train.runs import state_of
 
 TINY = room.Training("lrc", "drawn-faces", 16, 24, 4, 2, batch=4, width=4, cap=8,
                      discriminator_width=4)  # fmt: skip
@@ -48,8 +52,8 @@ def held():
 def model(job=TINY):
     nets = room.networks(job, 0)
     for net in nets.values():
-        room.sn.iterate(net)
-    return models.Model(nets, {"config": room.config.as_dict(job)})
+        iterate(net)
+    return models.Model(nets, {"config": config.as_dict(job)})
 
 
 def test_held_out_images_are_the_same_for_everybody(held):
@@ -65,7 +69,7 @@ def test_held_out_images_are_the_same_for_everybody(held):
 
 def test_outputs_are_each_target_s_own_sources(held):
     net = model()
-    made = room.outputs(net, held)
+    made = room.translated(net, held)
     assert made.shape == (16, 3, 3, 16, 16)
     lows = room.targets(net, data.to_bytes(held.images[:16]))
     one = room.translate(net, held.images[held.chosen[5, 2]][None], lows[5:6])
@@ -78,22 +82,24 @@ def test_a_pool_encoded_once_gives_the_same_outputs(held, method, monkeypatch):
     """Every source serves several targets; on a GPU it is encoded once for all of them."""
     small = {"size": 32, "style": 8, "hidden": 8} if method == "stargan_v2" else {}
     net = model(replace(TINY, method=method, **small))
-    one = room.outputs(net, held, once=False)
+    one = room.translated(net, held, once=False)
     name, seen = ("features" if small else "encode"), []
     encode = getattr(net["generator"], name)
     monkeypatch.setattr(net["generator"], name, lambda x: seen.append(len(x)) or encode(x))
-    other = room.outputs(net, held, once=True)
+    other = room.translated(net, held, once=True)
     assert sum(seen) == len(held.images) < held.chosen.numel()
     assert torch.allclose(one, other, atol=1e-5)  # other batch sizes
-    assert torch.equal(one, room.outputs(net, held))  # committed numbers were made pair by pair
+    assert torch.equal(one, room.translated(net, held))  # committed numbers were made pair by pair
     assert not torch.allclose(one, other.roll(1, 1), atol=1e-3)  # control: another source
 
 
 def test_images_of_another_size_are_fitted(held):
     large = room.Held(torch.nn.functional.interpolate(held.images, size=32), held.chosen, held.real)
-    assert torch.allclose(room.outputs(model(), large), room.outputs(model(), held), atol=1e-5)
+    assert torch.allclose(
+        room.translated(model(), large), room.translated(model(), held), atol=1e-5
+    )
     small = room.Held(subspace.reduce(held.images, 8), held.chosen, held.real)
-    assert room.outputs(model(), small).shape == (16, 3, 3, 16, 16)
+    assert room.translated(model(), small).shape == (16, 3, 3, 16, 16)
 
 
 def test_measures_are_those_of_the_outputs(held):
@@ -102,7 +108,7 @@ def test_measures_are_those_of_the_outputs(held):
     lengths = {k: len(v) for k, v in found.items()}
     assert lengths == {"lr_rmse": 16, "layout": 16, "diversity": 16, "fd": 9, "density": 9,
                        "coverage": 9, "similarity": 4}  # fmt: skip
-    made = room.outputs(net, held)
+    made = room.translated(net, held)
     lows = subspace.reduce(held.images[:16], 4)
     errors = [full_reference.lr_rmse((made[:, k] + 1) / 2, (lows + 1) / 2, kernel="average")
               for k in range(3)]  # fmt: skip
@@ -134,20 +140,22 @@ def test_similarity_is_nothing_where_the_source_is_not_heard(held, monkeypatch):
     x, w = held.images[:4], held.images[4:8]
     heard = room.similarity(net, x, w, look, centre)
     monkeypatch.setattr(
-        room, "grid", lambda m, s, t: held.images[None, 4:8].expand(4, -1, -1, -1, -1)
+        room.measuring, "grid", lambda m, s, t: held.images[None, 4:8].expand(4, -1, -1, -1, -1)
     )
     deaf = room.similarity(net, x, w, look, centre)
     assert deaf.abs().max() < 1e-5
-    monkeypatch.setattr(room, "grid", lambda m, s, t: s[:, None].expand(-1, 4, -1, -1, -1))
+    monkeypatch.setattr(
+        room.measuring, "grid", lambda m, s, t: s[:, None].expand(-1, 4, -1, -1, -1)
+    )
     copies = room.similarity(net, x, w, look, centre)
     assert copies.mean() > heard.mean()
 
 
 def test_a_measured_run_ships_its_numbers(tmp_path, monkeypatch):
     """From the command line: a card without a network, with measures and the critic's weights."""
-    monkeypatch.setattr(room, "MEASURED", ("tiny_exact",))
-    monkeypatch.setattr(room, "Measuring", lambda: HOW)
-    monkeypatch.setattr(room, "looker", lambda side: Pool())
+    monkeypatch.setattr(room.runs, "MEASURED", ("tiny_exact",))
+    monkeypatch.setattr(room.runs, "Measuring", lambda: HOW)
+    monkeypatch.setattr(room.runs, "looker", lambda side: Pool())
     monkeypatch.setitem(room.SHIPPED, "tiny_exact", TINY)
     monkeypatch.setitem(room.KEPT, "tiny_exact", ("no network",))
     monkeypatch.setenv("LATENTPAPERS_PROCESSES", "1")
@@ -168,14 +176,14 @@ def test_a_measured_run_ships_its_numbers(tmp_path, monkeypatch):
 
 def test_a_learning_curve_is_measured_on_the_training_s_own_state(tmp_path, monkeypatch, held):
     """Also of a run whose file keeps no network; each row by the network as it was then."""
-    monkeypatch.setattr(room, "looker", lambda side, device: Pool())
+    monkeypatch.setattr(room.runs, "looker", lambda side, device: Pool())
     runs = replace(room.RUNS, measure=partial(room.measured, how=HOW))
     path = tmp_path / "net.safetensors"
     rows = runs.curve(TINY, seed=0, path=path, shares=(0.5, 1.0), only=("no network",))
     assert not models.load(path).parts
     assert [row["images"] for row in rows] == [4, 8]
-    nets = room._networks(room.state_of(path))
-    found = room.measures(room._model(TINY, nets), held, HOW, Pool())
+    nets = room.runs._networks(state_of(path))
+    found = room.measures(room.runs._model(TINY, nets), held, HOW, Pool())
     ids = {"lr_rmse": "lr_rmse", "featdist_efficientnetlite0_small": "diversity"}
     for metric, name in ids.items():  # five digits are kept
         mean = float(torch.tensor(found[name]).mean())
@@ -186,7 +194,7 @@ def test_a_learning_curve_is_measured_on_the_training_s_own_state(tmp_path, monk
 
 
 def test_what_averaging_changes_is_nothing_without_it(tmp_path, monkeypatch):
-    monkeypatch.setattr(room, "looker", lambda side: Pool())
+    monkeypatch.setattr(room.runs, "looker", lambda side: Pool())
     found = {}
     for ema in (0.5, 0.0):
         path = tmp_path / f"{ema}.safetensors"
@@ -199,9 +207,9 @@ def test_what_averaging_changes_is_nothing_without_it(tmp_path, monkeypatch):
 
 
 def test_every_short_run_differs_from_the_plain_one_in_one_field():
-    plain = room.config.as_dict(room.SHIPPED["faces_low8"])
+    plain = config.as_dict(room.SHIPPED["faces_low8"])
     for name, changed in (room.REMEDIES | room.ABLATIONS | room.READINGS).items():
-        job = room.config.as_dict(room.SHIPPED[name])
+        job = config.as_dict(room.SHIPPED[name])
         assert {k: v for k, v in job.items() if v != plain[k]} == changed, name
         assert len(changed) == 1
 
@@ -218,11 +226,9 @@ def test_norms_inside_spadain_reach_the_network_and_its_file(held, tmp_path):
         sigma = torch.linalg.matrix_norm(block.norm1.weight.weight.flatten(1).double(), ord=2)
         assert abs(float(sigma) - 1) < 1e-2  # stored in 16 bits
     trained = room.networks(job, 0)["generator"]
-    trained.load_state_dict(
-        room.checkpoint.networks(room.state_of(path), averaged=False)["generator"]
-    )
+    trained.load_state_dict(checkpoint.networks(state_of(path), averaged=False)["generator"])
     for _ in range(40):
-        room.sn.iterate(trained)
+        iterate(trained)
     x, y = held.images[:2], room.targets(shipped, data.to_bytes(held.images[2:4]))
     with torch.no_grad():
         expected = trained(x, y).clamp(-1, 1)
@@ -253,7 +259,7 @@ def test_shipped_numbers_are_whole_and_of_the_runs_that_the_code_describes():
     for name, loaded in found.items():
         assert room.job_of(loaded) == room.SHIPPED[name], name
         kept = loaded.card["measures"]
-        assert kept["how"] == room.config.as_dict(room.Measuring())
+        assert kept["how"] == config.as_dict(room.Measuring())
         for one in (kept["ours"], kept.get("nearest", kept["ours"])):
             assert len(one["diversity"]) == len(one["lr_rmse"]) == 96
             assert len(one["fd"]) == 9
@@ -270,7 +276,7 @@ def test_shipped_numbers_can_be_measured_again():
         pytest.skip("more portraits than ship need `latentpapers data fetch faces-dcgan`")
     few = room.Held(held.images, held.chosen[:4], held.real[:1])
     net = models.load("lrc_i2i/faces_low8_s0")
-    seen = translation.pooled(room.looker(), room.outputs(net, few).flatten(0, 1))
+    seen = translation.pooled(room.looker(), room.translated(net, few).flatten(0, 1))
     found = translation.diversity(seen.unflatten(0, (4, 10)))
     card = torch.tensor(net.card["measures"]["ours"]["diversity"])
     # 8 bits a weight move an output by about a grey level, root mean square
@@ -316,21 +322,21 @@ def protocols(monkeypatch, tmp_path, alex):
     names of the weights that are here."""
     here = {"inception_torchvision", "alexnet", "vgg16"}
     monkeypatch.setenv("LATENTPAPERS_CACHE", str(tmp_path))
-    monkeypatch.setattr(room.weights, "available", lambda name: name in here)
+    monkeypatch.setattr("latentpapers.weights.available", lambda name: name in here)
     monkeypatch.setattr(features, "_loaded", lambda name, layer, path: Random(name))
     monkeypatch.setattr(perceptual, "_loaded", lambda trunk, path: alex)
     for metric, protocol in features.PROTOCOLS.items():
         n = 120 if metric.startswith("fid") else 12
         monkeypatch.setitem(features.PROTOCOLS, metric, replace(protocol, n=n))
-    monkeypatch.setattr(room, "data", SimpleNamespace(**{**vars(data), "load": drawings,
+    monkeypatch.setattr(room.protocol, "data", SimpleNamespace(**{**vars(data), "load": drawings,
                         "to_float": data.to_float, "to_bytes": data.to_bytes}))  # fmt: skip
-    small = {name: replace(of, size=of.size // 4) for name, of in room.PRINTED.items()}
-    monkeypatch.setattr(room, "PRINTED", small)
+    small = {name: replace(of, size=of.size // 4) for name, of in room.protocol.PRINTED.items()}
+    monkeypatch.setattr(room.protocol, "PRINTED", small)
     return here
 
 
 def job_for(name, **changed):
-    of, method = room.PRINTED[name], name.partition("_")[2]
+    of, method = room.protocol.PRINTED[name], name.partition("_")[2]
     method = method if method in room.METHODS else "lrc"
     low = room.SWEEP.get(name, 8)
     wide = {"style": 8, "hidden": 8} if method == "stargan_v2" else {}
@@ -349,7 +355,7 @@ def printed_cells(row, place):
 
 def test_every_printed_number_of_ours_has_a_network_in_preset_paper():
     """All cells of the paper's own rows but those that it quotes or that no preset trains."""
-    names = {(of.row, of.place) for of in room.PRINTED.values()}
+    names = {(of.row, of.place) for of in room.protocol.PRINTED.values()}
     path = paths.root() / "notebooks" / "lrc_i2i" / "ledger" / "values.yaml"
     tables = yaml.safe_load(path.read_text())["tables"]
     own = {(c["row"], c["column"].split(" ", 1)[1]) for t in tables for c in t["cells"]
@@ -357,11 +363,11 @@ def test_every_printed_number_of_ours_has_a_network_in_preset_paper():
     assert own - names == {("StarGAN v2", "CelebA-HQ 256")}  # the authors' network: OFFICIAL
     assert names <= own
     training = room.PRESETS["paper"].training
-    for name, of in room.PRINTED.items():
+    for name, of in room.protocol.PRINTED.items():
         assert (training[name].data, training[name].size) == (of.data, of.size), name
     assert [name for name, p in room.PRESETS.items() if p.published] == ["paper"]
-    counts = {of.data: data.info(of.data).counts for of in room.PRINTED.values()}
-    for name, of in room.PRINTED.items():  # every held-out image is a target
+    counts = {of.data: data.info(of.data).counts for of in room.protocol.PRINTED.values()}
+    for name, of in room.protocol.PRINTED.items():  # every held-out image is a target
         every = [metric for *_, metric in room.places(of)]
         assert room.protocol_targets(every) == counts[of.data]["test"], name
 
@@ -434,18 +440,20 @@ def test_the_notebook_puts_published_numbers_beside_printed_ones(protocols, caps
 def test_published_numbers_are_those_of_score(protocols):
     """By hand: all outputs in one pass, then `lp.metrics.score`."""
     net = model(job_for("faces_lrc"))
-    found = room.published(room.maker(net), room.PRINTED["faces_lrc"], seed=5)
+    found = room.published(room.maker(net), room.protocol.PRINTED["faces_lrc"], seed=5)
     held = data.load("drawn-faces", size=32, split="test", n=12).pixels
     real = data.load("drawn-faces", size=32, split="train", n=40).pixels
-    chosen = translation.drawn_sources(12, 10, 12, room.generator(5, "sources", "celeba-hq"))
+    chosen = translation.drawn_sources(12, 10, 12, generator(5, "sources", "celeba-hq"))
     lows = subspace.reduce(data.to_float(held), 8).repeat_interleave(10, 0)
     with torch.no_grad():
         images = net["generator"](data.to_float(held)[chosen.flatten()], lows)
     made = data.to_bytes(images).unflatten(0, (12, 10))
-    again = room.protocol_outputs(room.maker(net), room.PRINTED["faces_lrc"], 12, seed=5, block=7)
+    again = room.protocol_outputs(
+        room.maker(net), room.protocol.PRINTED["faces_lrc"], 12, seed=5, block=7
+    )
     assert again.dtype == torch.uint8
     assert (again.int() - made.int()).abs().max() <= 1  # blocks of another size round otherwise
-    whole = room.protocol_outputs(room.maker(net), room.PRINTED["faces_lrc"], 12, seed=5)
+    whole = room.protocol_outputs(room.maker(net), room.protocol.PRINTED["faces_lrc"], 12, seed=5)
     by_hand = {
         "fid_torchvision_n20000": score("fid_torchvision_n20000", whole.flatten(0, 1), real,
                                         layout="NCHW"),
@@ -461,7 +469,7 @@ def test_published_numbers_are_those_of_score(protocols):
         same = pytest.approx((one.value, one.low, one.high), rel=1e-6)
         assert (ours.value, ours.low, ours.high) == same, metric
     assert found["fid_torchvision_n20000"].n == 120
-    other = room.published(room.maker(net), room.PRINTED["faces_lrc"], seed=6)  # control
+    other = room.published(room.maker(net), room.protocol.PRINTED["faces_lrc"], seed=6)  # control
     assert other["fid_torchvision_n20000"].value != found["fid_torchvision_n20000"].value
 
 
@@ -470,13 +478,13 @@ def test_published_numbers_on_a_gpu_are_those_on_the_cpu(
 ):  # fmt: skip
     """A pretended one; networks and features there, images by blocks."""
     net = model(job_for("faces_lrc"))
-    here = room.published(room.maker(net), room.PRINTED["faces_lrc"])
+    here = room.published(room.maker(net), room.protocol.PRINTED["faces_lrc"])
     own = copy.deepcopy(alex)  # it stays there
     monkeypatch.setattr(perceptual, "_loaded", lambda trunk, path: own)
     with pretended():
         for part in net.parts.values():
             part.to("cuda")
-        there = room.published(room.maker(net), room.PRINTED["faces_lrc"], device="cuda")
+        there = room.published(room.maker(net), room.protocol.PRINTED["faces_lrc"], device="cuda")
     assert list(there) == list(here)
     for metric in here:  # its convolutions may be other ones
         assert there[metric].value == pytest.approx(here[metric].value, rel=1e-3), metric
@@ -523,9 +531,11 @@ def test_the_authors_network_gets_our_targets_and_sources(protocols, monkeypatch
             flat = x.mean((1, 2, 3), keepdim=True).sigmoid().expand(-1, 1, 256, 256)
             return flat, 1 - flat
 
-    monkeypatch.setattr(room.weights, "network", lambda name: {**nets, "wing": Faces()}[name])
+    monkeypatch.setattr(
+        "latentpapers.weights.network", lambda name: {**nets, "wing": Faces()}[name]
+    )
     official = tuple((a, replace(of, size=64), c) for a, of, c in room.OFFICIAL)
-    monkeypatch.setattr(room, "OFFICIAL", official)
+    monkeypatch.setattr(room.published_weights, "OFFICIAL", official)
     protocols.remove("alexnet")  # the slowest; its cells then stay empty
     assert list(room.authors_lines()) == []
     assert any("stargan_v2_celebahq" in told for told in room.authors_missing())
@@ -566,8 +576,10 @@ def test_pulse_searches_stylegan_where_it_is_here(monkeypatch):
             "stylegan_ffhq_synthesis": stylegan.Synthesis(16, latent=8, fmap_base=16,
                                                           fmap_max=8)}  # fmt: skip
     here = {"stylegan_ffhq_synthesis"}
-    monkeypatch.setattr(room.weights, "available", lambda name: name in here)
-    monkeypatch.setattr(room.weights, "network", lambda n: nets[n].eval().requires_grad_(False))
+    monkeypatch.setattr("latentpapers.weights.available", lambda name: name in here)
+    monkeypatch.setattr(
+        "latentpapers.weights.network", lambda n: nets[n].eval().requires_grad_(False)
+    )
     small = pulse.of_codes(lambda z: z, 2)
     space, chunk, told = room.pulse_space(small, own=True)  # control: one of two files
     assert space is small
@@ -575,11 +587,13 @@ def test_pulse_searches_stylegan_where_it_is_here(monkeypatch):
     assert "latentpapers weights convert" in told
     here |= set(nets)
     assert room.pulse_space(small, own=False) == (small, 64, "PULSE searches this project's PGAN.")
-    monkeypatch.setattr(room, "stylegan_space", partial(room.stylegan_space, count=2000))
+    monkeypatch.setattr(
+        room.published_weights, "stylegan_space", partial(room.stylegan_space, count=2000)
+    )
     space, chunk, told = room.pulse_space(small, own=True)
     assert (space.rows, space.latent, chunk) == (6, 8, 2)
     assert "StyleGAN" in told
-    draw = room.generator(0, "stylegan", "space")
+    draw = generator(0, "stylegan", "space")
     z = torch.randn(2000, 8, generator=draw)
     w = nets["stylegan_ffhq_mapping"](z)
     before = torch.where(w < 0, 5 * w, w)  # the last activation undone

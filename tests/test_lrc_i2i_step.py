@@ -14,7 +14,7 @@ import torch
 from step_bed import close, context, doubled, gradients, parameters
 from torch.nn import functional as F
 
-from latentpapers import models
+from latentpapers import config, data, models
 from latentpapers.config import resolve
 from latentpapers.errors import ConfigMismatch, UnknownName, UserError
 from latentpapers.papers import lrc_i2i as room
@@ -322,7 +322,7 @@ def shipped(tmp_path, monkeypatch):
     class Set:
         pixels = pixels()
 
-    monkeypatch.setattr(room.data, "load", lambda *a, **k: Set())
+    monkeypatch.setattr(data, "load", lambda *a, **k: Set())
     monkeypatch.setenv("LATENTPAPERS_PROCESSES", "1")
     job = Training("lrc", **{**TINY, "data": "drawn-faces", "ema": 0.5})
     room.train(job, seed=0, path=tmp_path / "net.safetensors")
@@ -360,7 +360,7 @@ def test_what_is_shipped_is_the_average_with_its_own_norms(tmp_path):
 
 def test_grid_is_pass_by_pass(shipped):
     model, _ = shipped
-    x = room.data.to_float(pixels(3))
+    x = data.to_float(pixels(3))
     lows = room.targets(model, pixels(5)[1:])
     assert lows.shape == (4, 3, 4, 4)
     found = room.grid(model, x, lows)
@@ -422,12 +422,12 @@ def test_the_gpu_preset_s_short_runs_differ_from_the_plain_one_in_one_field():
     jobs = room.PRESETS["gpu"].training
     assert room.PRESETS["gpu"].domain == "cats"
     assert {room.PRESETS[name].domain for name in ("quick", "cpu", "paper")} == {"faces"}
-    plain, head = (room.config.as_dict(jobs[name]) for name in ("cats_low8", "cats_lrc"))
+    plain, head = (config.as_dict(jobs[name]) for name in ("cats_low8", "cats_lrc"))
     assert (plain["data"], plain["size"]) == ("cats", 128)
     assert {k for k, v in head.items() if v != plain[k]} == {"seconds"}
     assert plain["seconds"] == head["seconds"] / 4
     for name, changed in (room.REMEDIES | room.ABLATIONS).items():
-        job = room.config.as_dict(jobs[room.of_cats(name)])
+        job = config.as_dict(jobs[room.of_cats(name)])
         assert {k: v for k, v in job.items() if v != plain[k]} == changed
     sizes = {room.of_cats(name): low for name, low in room.SWEEP.items()}
     for name, low in sizes.items():
@@ -456,7 +456,7 @@ def test_gpu_runs_train_at_a_tiny_size_from_the_command_line(name, tmp_path, mon
     class Set:
         pixels = pixels()
 
-    monkeypatch.setattr(room.data, "load", lambda *a, **k: asked.append((a, k)) or Set())
+    monkeypatch.setattr(data, "load", lambda *a, **k: asked.append((a, k)) or Set())
     monkeypatch.setenv("LATENTPAPERS_PROCESSES", "1")
     sizes = {"size": 16, "low": 4, "width": 4, "cap": 8, "discriminator_width": 4, "batch": 4,
              "steps": 2, "images": 12, "log_every": 1}  # fmt: skip
@@ -468,7 +468,7 @@ def test_gpu_runs_train_at_a_tiny_size_from_the_command_line(name, tmp_path, mon
     assert model.card["steps"] == 2
     assert asked[0][0] == (published.data,)
     lows = room.targets(model, pixels(2))
-    x = room.data.to_float(pixels(2))
+    x = data.to_float(pixels(2))
     assert torch.isfinite(room.grid(model, x, lows)).all()
 
 

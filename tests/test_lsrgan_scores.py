@@ -6,7 +6,7 @@ import shutil
 import pytest
 import torch
 
-from latentpapers import config, data, paths, storage
+from latentpapers import config, data, models, paths, storage, tensorfile
 from latentpapers.errors import Corrupt, Missing, UnknownName
 from latentpapers.metrics.protocol import Score
 from latentpapers.papers import lsrgan
@@ -23,18 +23,20 @@ def pair(name, seed):
 def small(monkeypatch):
     """Two pictures of noise in place of a test set."""
     pairs = [pair("a", 0), pair("b", 1)]
-    monkeypatch.setattr(lsrgan, "evaluation_pairs", lambda name, each=2: pairs)
+    monkeypatch.setattr(lsrgan.scores, "evaluation_pairs", lambda name, each=2: pairs)
     return pairs
 
 
 def test_what_is_written_is_what_was_measured(small, tmp_path, monkeypatch):
     lsrgan.score(("esr",), ("set5",), tmp_path)
-    monkeypatch.setattr(lsrgan, "score_file", lambda *_: tmp_path / "published_s0.safetensors")
+    monkeypatch.setattr(
+        lsrgan.scores, "score_file", lambda *_: tmp_path / "published_s0.safetensors"
+    )
     found, card = lsrgan.published_scores()
     assert set(found) == {"bicubic", "esr"}
     # the true pictures are the bicubic ones here: no error at all, and the control is not
     assert all(math.isinf(v) for v in found["bicubic"]["set5"]["PSNR"])
-    net = lsrgan.load_generator(lsrgan.models.load("lsrgan/esr_s0"))
+    net = lsrgan.load_generator(models.load("lsrgan/esr_s0"))
     again = lsrgan.measure(lambda p: lsrgan.enlarge(net, p.lr), {"set5": small}, ())
     for column, values in again["set5"].items():
         assert torch.equal(found["esr"]["set5"][column], values), column
@@ -44,14 +46,16 @@ def test_what_is_written_is_what_was_measured(small, tmp_path, monkeypatch):
 
 def test_scores_of_another_network_are_refused(small, tmp_path, monkeypatch):
     lsrgan.score(("esr",), ("set5",), tmp_path)
-    monkeypatch.setattr(lsrgan, "score_file", lambda *_: tmp_path / "published_s0.safetensors")
+    monkeypatch.setattr(
+        lsrgan.scores, "score_file", lambda *_: tmp_path / "published_s0.safetensors"
+    )
     monkeypatch.setattr(storage, "sha256_file", lambda path: "another")
     with pytest.raises(Corrupt, match="measure again with"):
         lsrgan.published_scores()
 
 
 def test_absent_scores_are_said(tmp_path, monkeypatch):
-    monkeypatch.setattr(lsrgan, "score_file", lambda *_: tmp_path / "none.safetensors")
+    monkeypatch.setattr(lsrgan.scores, "score_file", lambda *_: tmp_path / "none.safetensors")
     with pytest.raises(Missing):
         lsrgan.published_scores()
 
@@ -64,7 +68,7 @@ def elsewhere(small, tmp_path, monkeypatch):
     shutil.copy(shipped / "psnr_s0.safetensors", tmp_path / "psnr.safetensors")
     lsrgan.score(("esr",), ("set5", "photos_2"), tmp_path, seed=1, folder=tmp_path)
     monkeypatch.setattr(
-        lsrgan, "score_file", lambda seed, _="": tmp_path / f"published_s{seed}.safetensors"
+        lsrgan.scores, "score_file", lambda seed, _="": tmp_path / f"published_s{seed}.safetensors"
     )
     return tmp_path
 
@@ -98,7 +102,7 @@ def test_scores_of_another_first_stage_are_refused(elsewhere, monkeypatch):
 
 def test_the_command_line_scores_what_does_not_ship(monkeypatch, tmp_path):
     asked = []
-    monkeypatch.setattr(lsrgan, "score", lambda *what: asked.append(what))
+    monkeypatch.setattr(lsrgan.commands, "score", lambda *what: asked.append(what))
     words = ["--score", "--out", str(tmp_path)]
     lsrgan.train_from_cli(words)
     lsrgan.train_from_cli([*words, "--seed", "2", "--networks", str(tmp_path)])
@@ -112,13 +116,15 @@ def test_the_command_line_scores_what_does_not_ship(monkeypatch, tmp_path):
 
 def test_the_command_line_scores_the_first_stage_from_public_weights(monkeypatch, tmp_path):
     asked = []
-    monkeypatch.setattr(lsrgan, "score_first_stage", lambda *what: asked.append(what))
+    monkeypatch.setattr(lsrgan.commands, "score_first_stage", lambda *what: asked.append(what))
     words = ["--score", "--what", "first_stage", "--out", str(tmp_path)]
     lsrgan.train_from_cli([*words, "--networks", str(tmp_path)])
     assert asked == [(tmp_path, tmp_path)]
     with pytest.raises(SystemExit):
         lsrgan.train_from_cli(words)
-    monkeypatch.setattr(lsrgan, "score_readings", lambda *what: asked.append(("readings", *what)))
+    monkeypatch.setattr(
+        lsrgan.commands, "score_readings", lambda *what: asked.append(("readings", *what))
+    )
     words[2] = "readings"
     lsrgan.train_from_cli([*words, "--networks", str(tmp_path)])
     assert asked[1:] == [("readings", tmp_path, tmp_path)]
@@ -170,7 +176,7 @@ def test_seeds_without_networks_are_whole_and_of_the_crops_that_tables_show(seed
         assert card["sets"][key]["sha256"] == data.known.digest(
             (p.name, p.hr.numpy()) for p in pairs
         )
-    shipped = lsrgan.models.load("lsrgan/esr_s0").card["config"]
+    shipped = models.load("lsrgan/esr_s0").card["config"]
     assert card["cards"]["esr"]["config"] == shipped
     assert lsrgan.score_file(seed).stat().st_size <= 120_000
     for preset in ("quick", "cpu"):
@@ -188,7 +194,7 @@ def test_shipped_scores_can_be_measured_again():
     found, card = lsrgan.published_scores()
     pixels = ((p.name, p.hr.numpy()) for p in pairs)
     assert card["sets"]["set5"]["sha256"] == data.known.digest(pixels)
-    net = lsrgan.load_generator(lsrgan.models.load("lsrgan/esr_s0"))
+    net = lsrgan.load_generator(models.load("lsrgan/esr_s0"))
     again = lsrgan.measure(lambda p: lsrgan.enlarge(net, p.lr), {"set5": pairs}, ())["set5"]
     # another kind of processor may round a few pixels to the neighbouring grey level
     assert torch.allclose(again["PSNR"], found["esr"]["set5"]["PSNR"], atol=5e-3)
@@ -250,8 +256,10 @@ def test_a_reading_changes_what_it_says_and_nothing_else():
 
 def test_what_a_reading_moves_is_written_picture_by_picture(tmp_path, monkeypatch):
     """Against differences of differences taken by hand; other networks, or another measure."""
-    monkeypatch.setattr(lsrgan, "scored_pairs", lambda name: [pair("a", 0), pair("b", 1)])
-    monkeypatch.setattr(lsrgan, "score_file", lambda *_: tmp_path / "readings_s0.safetensors")
+    monkeypatch.setattr(lsrgan.rereading, "scored_pairs", lambda name: [pair("a", 0), pair("b", 1)])
+    monkeypatch.setattr(
+        lsrgan.rereading, "score_file", lambda *_: tmp_path / "readings_s0.safetensors"
+    )
     monkeypatch.setattr(storage, "sha256_file", lambda path: "any")
 
     def values(name, folder, sets):
@@ -289,7 +297,7 @@ def test_shipped_readings_are_whole_and_of_the_shipped_networks():
                 whole = torch.cat(list(parts.values()))
                 assert bool(whole.isfinite().all())
                 assert float(whole.abs().max()) > 0, erratum  # it did change something
-    card = lsrgan.tensorfile.header(lsrgan.score_file(0, "readings"))
+    card = tensorfile.header(lsrgan.score_file(0, "readings"))
     assert card["readings"] == {k: [of, new] for k, (of, new) in lsrgan.READINGS.items()}
     assert lsrgan.score_file(0, "readings").stat().st_size <= 12_000
 
@@ -297,11 +305,13 @@ def test_shipped_readings_are_whole_and_of_the_shipped_networks():
 def test_what_a_network_is_asked_for(monkeypatch):
     """The columns and sets of its comparisons, and PSNR of RGB by its definition."""
     pairs = [pair("a", 0), pair("b", 1)]
-    monkeypatch.setattr(lsrgan, "evaluate", lambda made, pairs, wanted: dict.fromkeys(wanted))
+    monkeypatch.setattr(
+        lsrgan.rereading, "evaluate", lambda made, pairs, wanted: dict.fromkeys(wanted)
+    )
     sets = {"photos_2": pairs, "set5": pairs}
     found = lsrgan.reading_values("lsr", paths.checkpoints(), sets)
     assert {k: set(v) for k, v in found.items()} == {"photos_2": {"PSNR", "L1", "PSNR of RGB"}}
-    net = lsrgan.load_generator(lsrgan.models.load("lsrgan/lsr_s0"))
+    net = lsrgan.load_generator(models.load("lsrgan/lsr_s0"))
     for one, value in zip(pairs, found["photos_2"]["PSNR of RGB"], strict=True):
         gap = (lsrgan.enlarge(net, one.lr).double() - one.hr.double()).square().mean()
         assert float(value) == pytest.approx(10 * math.log10(255**2 / float(gap)))

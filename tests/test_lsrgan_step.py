@@ -274,17 +274,13 @@ def test_the_card_adds_up_both_stages(started):
 
 def test_a_public_origin_is_said_by_every_run_that_goes_back_to_it(started, monkeypatch):
     """The first stage starts from public weights, the variants from the first stage's file."""
-    plain = lsrgan._card(joint("lsr"), started / "lsr.safetensors", 12, {})
+    plain = lsrgan.runs._card(joint("lsr"), started / "lsr.safetensors", 12, {})
     assert plain["origin"] == ""
-    assert (
-        lsrgan._card(replace(joint(), stage="psnr", start="realsr_df2k"), started / "x", 12, {})[
-            "origin"
-        ]
-        == "realsr_df2k"
-    )
+    begun = replace(joint(), stage="psnr", start="realsr_df2k")
+    assert lsrgan.runs._card(begun, started / "x", 12, {})["origin"] == "realsr_df2k"
     first = models.Model({}, {"images": 5, "origin": "realsr_df2k"})
-    monkeypatch.setattr(lsrgan.models, "load", lambda file: first)
-    card = lsrgan._card(joint("lsr"), started / "lsr.safetensors", 12, {})
+    monkeypatch.setattr(models, "load", lambda file: first)
+    card = lsrgan.runs._card(joint("lsr"), started / "lsr.safetensors", 12, {})
     assert (card["origin"], card["images"]) == ("realsr_df2k", 17)
     label = {"config": {**config.as_dict(joint("lsr")), "data": "div2k"}, **card}
     for said, origin in ((True, "realsr_df2k"), (False, "")):
@@ -296,7 +292,7 @@ def test_a_public_origin_is_said_by_every_run_that_goes_back_to_it(started, monk
 def test_a_learning_curve_is_measured_on_the_crops_of_quick(started, monkeypatch):
     run(joint(), started / "esr_s0.safetensors", only=("generator",))
     pairs = lsrgan.evaluation_pairs("photos", each=1)[:2]
-    monkeypatch.setattr(lsrgan, "evaluation_pairs", lambda name: pairs)
+    monkeypatch.setattr(lsrgan.measuring, "evaluation_pairs", lambda name: pairs)
     found = lsrgan.RUNS.measure(joint(), started / "esr_s0.safetensors")
     assert set(found) == {"psnr_y_b4_u8", "ssim_y_7x7_b4", "niqe_pirm", "gradient_energy_ratio"}
     net = lsrgan.load_generator(models.load(started / "esr_s0.safetensors"))
@@ -361,14 +357,14 @@ def test_a_file_to_start_from_that_is_none_is_said(tmp_path):
 
 def test_nothing_starts_from_a_first_stage_below_bicubic(started, monkeypatch):
     pairs = lsrgan.evaluation_pairs("photos", each=1, crop=48)[:2]
-    monkeypatch.setattr(lsrgan, "evaluation_pairs", lambda name: pairs)
+    monkeypatch.setattr(lsrgan.measuring, "evaluation_pairs", lambda name: pairs)
     monkeypatch.setitem(lsrgan.TITLES, "set5", "Set5")
     with pytest.raises(UserError, match=r"psnr\.safetensors does not beat bicubic on every picture "
                                         r"of Set5: .* dB\).*no variant may start"):  # fmt: skip
         lsrgan.hold_bar(started / "psnr.safetensors", "set5")
     # a network better than bicubic is let through: here the truth itself, in order
     truth = iter(pairs)
-    monkeypatch.setattr(lsrgan, "enlarge", lambda net, lr: next(truth).hr)
+    monkeypatch.setattr(lsrgan.outputs, "enlarge", lambda net, lr: next(truth).hr)
     gains = lsrgan.hold_bar(started / "psnr.safetensors", "set5")
     assert set(gains) == {pair.name for pair in pairs}
     assert min(gains.values()) > 0
@@ -533,9 +529,9 @@ def test_all_crops_that_fit_lie_side_by_side():
         assert pair.lr.shape == (3, 52, 52)
     whole = data.photos()
     assert counts == {n: (whole[n].shape[1] // 208) * (whole[n].shape[2] // 208) for n in counts}
-    places = lsrgan._places(107, 160, 52, 0)
+    places = lsrgan.pictures._places(107, 160, 52, 0)
     assert places == [(1, 2), (1, 54), (1, 106), (53, 2), (53, 54), (53, 106)]
-    assert lsrgan._places(107, 160, 52, 1) == [(27, 54)]  # the middle, as before
+    assert lsrgan.pictures._places(107, 160, 52, 1) == [(27, 54)]  # the middle, as before
 
 
 def test_place_of_largest_difference():

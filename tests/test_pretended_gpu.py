@@ -101,7 +101,7 @@ def test_control_a_tensor_left_behind_is_found(tmp_path, monkeypatch):
     monkeypatch.setenv("LATENTPAPERS_PROCESSES", "1")
     room, reduce = rooms()["lag"], rooms()["lag"].reduce
     job = dataclasses.replace(room.PRESETS["quick"].training["proof"], steps=1)
-    monkeypatch.setattr(room, "reduce", lambda *how: reduce(*how).to("cpu"))
+    monkeypatch.setattr(room.step, "reduce", lambda *how: reduce(*how).to("cpu"))
     room.train(job, seed=0, path=tmp_path / "here.safetensors")  # the CPU does not mind
     with pretended(), pytest.raises(RuntimeError, match="same device"):
         room.train(job, seed=0, path=tmp_path / "there.safetensors", device="cuda")

@@ -189,7 +189,7 @@ def edit(file, old, new):
          '"outputs": [{"output_type": "stream", "name": "stdout", "text": "x"}]', set()),
         ("notebooks/avae/2_training.ipynb", "run.config.loop.rate", "2 * run.config.loop.rate",
          {"2_training/s0"}),
-        ("lib/latentpapers/papers/avae.py", "steps: int = 3", "steps: int = 4",
+        ("lib/latentpapers/papers/avae/presets.py", "steps: int = 3", "steps: int = 4",
          {"2_training/s0", "3_tables/s0"}),
         ("lib/latentpapers/check.py", "def close", "def  close", set()),
         ("lib/latentpapers/cli.py", "def main", "def  main", set()),
@@ -246,8 +246,18 @@ def test_a_checkpoint_outlives_a_new_figure_but_not_new_training_code(bed):
     edit(bed.root / "notebooks/avae/2_training.ipynb", "run.finish()", "run.finish()  # end")
     edit(bed.root / "lib/latentpapers/report/tables.py", "def compare", "def  compare")
     assert key() == before
-    edit(bed.root / "lib/latentpapers/papers/avae.py", "rate: float = 0.5", "rate: float = 0.25")
-    assert key() != before
+    room = bed.root / "lib/latentpapers/papers/avae"
+    edit(room / "scores.py", "sum(values)", "sum(values, 0)")
+    edit(room / "__init__.py", "(7, 111)", "(8, 111)")
+    assert key() == before
+    edit(room / "presets.py", "rate: float = 0.5", "rate: float = 0.25")
+    changed = key()
+    assert changed != before
+    # control: once a training cell uses it, it counts
+    edit(bed.root / "notebooks/avae/2_training.ipynb", "+ seed / 4", "+ avae.mean([seed / 4])")
+    changed = key()
+    edit(room / "scores.py", "sum(values, 0)", "sum(values)")
+    assert key() != changed
 
 
 def test_a_shipped_checkpoint_counts_in_quick_alone(bed):

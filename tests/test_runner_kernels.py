@@ -300,7 +300,7 @@ def test_checkpoints_of_other_training_code_are_put_aside(bed):
     assert bed.call(*JOB, *args).returncode == 0
     folder = bed.folder("2_training", "gpu")
     (folder / "checkpoints/progress.txt").write_text("7")
-    room = bed.root / "lib/latentpapers/papers/avae.py"
+    room = bed.root / "lib/latentpapers/papers/avae/presets.py"
     room.write_text(room.read_text().replace("rate: float = 0.5", "rate: float = 0.25"))
     assert bed.call(*JOB, *args).returncode == 0
     assert bed.rows("2_training", "gpu")[0]["value"] == 3 * 0.25

@@ -70,6 +70,12 @@ def clear(folder: Path, *, keep_checkpoints: bool, everything: bool = True) -> N
             entry.unlink()
 
 
+def room_files(paper: str, library: Path = LIBRARY) -> list[Path]:
+    """The files of a paper's room, its `__init__.py` first; none of a notebook folder without a
+    room (`across`)."""
+    return sorted((library / "papers" / paper).glob("*.py"))
+
+
 def preset_table(paper: str) -> dict[str, Any]:
     """The presets of a paper: `latentpapers.papers.<paper>.PRESETS`.
 
@@ -78,8 +84,8 @@ def preset_table(paper: str) -> dict[str, Any]:
     Raises:
         UnknownName: neither a room nor a notebook folder of that name.
     """
-    # The file, not find_spec, which would import the rooms' package into runs that need no room.
-    if (LIBRARY / "papers" / f"{paper}.py").is_file():
+    # Its files, not find_spec, which would import the rooms' package into runs that need no room.
+    if room_files(paper):
         return importlib.import_module(f"latentpapers.papers.{paper}").PRESETS
     known = {p.name for p in (paths.root() / "notebooks").iterdir() if p.is_dir()} | {"start"}
     if paper not in known:

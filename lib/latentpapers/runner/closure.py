@@ -17,18 +17,23 @@ LIBRARY = Path(__file__).resolve().parent.parent
 _CODE = (".py", ".pyc", ".pyi")
 
 
-def closure(sources: Iterable[str], extra: Iterable[str] = (), library: Path = LIBRARY) -> set[str]:
+def closure(
+    sources: Iterable[str], extra: Iterable[str] = (), library: Path = LIBRARY,
+    without: Iterable[Path] = (),
+) -> set[str]:  # fmt: skip
     """Files below `library` that `sources` can import, as relative paths, data files included.
 
     Args:
         sources: Python source texts (notebook cells).
         extra: dotted modules known to be imported by name (`latentpapers.papers.avae`).
         library: the folder of the package.
+        without: files that are left out, with what they alone import.
 
     Raises:
         UserError: source that does not parse.
     """
     found: set[Path] = set()
+    left = {*without}
     queue = [m for source in sources for m in _modules(source, PACKAGE, library)] + list(extra)
     done: set[str] = set()
     while queue:
@@ -37,7 +42,7 @@ def closure(sources: Iterable[str], extra: Iterable[str] = (), library: Path = L
             continue
         done.add(name)
         for file, dotted in _files(name, library):
-            if file not in found:
+            if file not in found | left:
                 found.add(file)
                 queue += _modules_of(file, dotted, library)
     found |= {d for f in found if f.name == "__init__.py" for d in _data_files(f.parent)}
@@ -69,6 +74,13 @@ def _data_files(folder: Path) -> list[Path]:
         ):
             found += _data_files(entry)
     return found
+
+
+def behind(package: Path, words: set[str]) -> set[str]:
+    """Modules from which the `__init__.py` of a package takes the names among `words`."""
+    tree = ast.parse(package.read_text())
+    taken = (n for n in tree.body if isinstance(n, ast.ImportFrom) and not n.level)
+    return {n.module or "" for n in taken if words & {a.asname or a.name for a in n.names}}
 
 
 def _modules_of(file: Path, package: str, library: Path) -> tuple[str, ...]:

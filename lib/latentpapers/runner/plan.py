@@ -16,9 +16,9 @@ from typing import Any
 from latentpapers import config, data, paths, storage
 from latentpapers.data.downloads import mark
 from latentpapers.errors import UnknownName, UserError
-from latentpapers.notebook import TRAINING, job_folder
+from latentpapers.notebook import TRAINING, job_folder, room_files
 from latentpapers.runner.cells import code_cells, python_only, read_notebook
-from latentpapers.runner.closure import LIBRARY, PACKAGE, closure
+from latentpapers.runner.closure import LIBRARY, PACKAGE, behind, closure
 from latentpapers.runner.parameters import parameters
 
 START = "start"  # the group of notebooks/start_here.ipynb
@@ -340,16 +340,16 @@ class Plan:
     def training_key(self, job: Job) -> str:
         """What decides a checkpoint: a run resumes only from one made under the same key.
 
-        Narrower than the fingerprint, so that a new figure does not train anew: the closure of
-        the paper's room, the cells tagged `train`, preset, overrides, seed, data and lock.
+        Narrower than the fingerprint, so that a new figure or measure does not train anew: the
+        cells tagged `train`, the closure of what they use of the paper's room, preset, overrides,
+        seed, data and lock.
         """
         keep = ("preset", "seed", "overrides", "requirements.lock", "data ")
         inputs = {k: v for k, v in self.inputs(job).items() if k.startswith(keep)}
-        room = closure([], _by_name(job.paper), LIBRARY)
-        inputs |= {name: self._sha(LIBRARY / name) for name in room}
         cells = read_notebook(job.source)["cells"]
         tagged = [c for c in cells if "train" in c["metadata"].get("tags", [])]
         inputs["cells"] = storage.dumps(code_cells({"cells": tagged}))
+        inputs |= {n: self._sha(LIBRARY / n) for n in _training_files(job.paper, inputs["cells"])}
         return storage.sha256(storage.dumps(inputs).encode())[:12]
 
     def _gather(self, job: Job) -> dict[str, str]:
@@ -387,15 +387,23 @@ class Plan:
 
 def _by_name(paper: str) -> list[str]:
     """The paper's room, which `lp.begin` imports by name."""
-    exists = (LIBRARY / "papers" / f"{paper}.py").is_file()
-    return [f"{PACKAGE}.papers.{paper}"] if exists else []
+    return [f"{PACKAGE}.papers.{paper}"] if room_files(paper, LIBRARY) else []
+
+
+def _training_files(paper: str, cells: str) -> set[str]:
+    """Library files behind the presets and the names that training cells use of a paper's room. Its
+    `__init__.py`, which imports all of its files, is left out."""
+    room = room_files(paper, LIBRARY)[:1]
+    used = {"PRESETS", *re.findall(r"\w+", cells)}
+    return closure([], {m for file in room for m in behind(file, used)}, LIBRARY, without=room)
 
 
 def data_packs(job: Job) -> dict[str, Path]:
     """The data on this machine that a job may read, by place in its data folder: packs and folders
     of the sets that its notebook, its paper's room or its overrides name."""
-    named = _words(LIBRARY / "papers" / f"{job.paper}.py") | _words(job.source)
-    named |= set(_WORD.findall(job.overrides))
+    named = set(_WORD.findall(job.overrides)).union(
+        *map(_words, [*room_files(job.paper, LIBRARY), job.source])
+    )
     sets = sorted(named & set(data.names()))
     return {_place(file): file for name in sets for file in data.files(name)}
 
@@ -445,7 +453,7 @@ def predicted(job: Job) -> tuple[float, int]:
     """(seconds, MB) that a job will need: its last run, else the paper's EXPECT, else the seconds
     that its preset has ALLOWED, else a guess.
 
-    Both are literals in `papers/<paper>.py`: `EXPECT = {"cpu/3_tables": (250, 3100)}`, measured,
+    Both are literals of the paper's room: `EXPECT = {"cpu/3_tables": (250, 3100)}`, measured,
     and `ALLOWED = {"gpu/2_training": 540}`.
     """
     last = job.folder / "runtime.json"
@@ -472,8 +480,8 @@ def expectations(paper: str, preset: str) -> list[tuple[float, int]]:
 
 def _literal(paper: str, name: str) -> dict[str, Any]:
     """A dict that a paper's room assigns, read from its source: importing it would cost seconds."""
-    room = LIBRARY / "papers" / f"{paper}.py"
-    return _literals(room).get(name, {}) if room.is_file() else {}
+    found = (_literals(file).get(name) for file in room_files(paper, LIBRARY))
+    return next(filter(None, found), {})
 
 
 @functools.cache
