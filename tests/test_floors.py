@@ -4,6 +4,7 @@ costs, and the form of public functions."""
 import ast
 import graphlib
 import json
+import re
 import statistics
 import subprocess
 import sys
@@ -12,6 +13,7 @@ from pathlib import Path
 import pytest
 
 import latentpapers
+from latentpapers.papers import BUILT
 
 LIBRARY = Path(latentpapers.__file__).parent
 
@@ -239,6 +241,77 @@ def test_control_a_tangle_inside_a_room_is_seen(module, text):
     module = f"{package}.{module}"
     more = [(module, name, line) for name, line in imports(ast.parse(text), module, package)]
     assert len(tangled([*edges(SOURCES), *more], SOURCES)) == 1
+
+
+def told(source):
+    """(files that a room's front lists in its docstring, names that it binds, names it offers)."""
+    tree = ast.parse(source)
+    listed = re.findall(r"^`(\w+)\.py`", ast.get_docstring(tree), re.MULTILINE)
+    bound, offered = set(), set()
+    for node in tree.body:
+        if isinstance(node, ast.ImportFrom):
+            bound |= {alias.asname or alias.name for alias in node.names}
+        elif isinstance(node, ast.Assign) and node.targets[0].id == "__all__":
+            offered = set(ast.literal_eval(node.value))
+        elif isinstance(node, ast.Assign):
+            bound.add(node.targets[0].id)
+    return listed, bound, offered
+
+
+def unlike_its_front(paper, source, found):
+    """Where a room's front is wrong about its files, their order, or what it offers."""
+    listed, bound, offered = told(source)
+    package = f"latentpapers.papers.{paper}"
+    files = {m.rpartition(".")[2] for m in SOURCES if m.startswith(f"{package}.")}
+    wrong = [f"{name} is not listed once" for name in files if listed.count(name) != 1]
+    wrong += [f"{name} is no file" for name in {*listed} - files]
+    wrong += [f"{name} is missing, which every room has" for name in HOUSE - files]
+    wrong += [f"{name} is offered or bound, not both" for name in bound ^ offered]
+    wrong += [f"{name} is a name and a file" for name in offered & files]
+    for module, to in inside(found, SOURCES).items():
+        here = [m.rpartition(".")[2] for m in (module, *to) if m.startswith(f"{package}.")]
+        if module.startswith(f"{package}.") and {*here} <= {*listed}:
+            later = [f for f in here[1:] if listed.index(f) >= listed.index(here[0])]
+            wrong += [f"{here[0]} imports {f}, which stands below it" for f in later]
+    return wrong
+
+
+HOUSE = {"training", "step", "presets", "outputs", "measuring", "runs"}  # docs/architecture.md
+
+
+@pytest.mark.parametrize("paper", BUILT)
+def test_a_rooms_front_lists_its_files_in_order_and_offers_what_it_binds(paper):
+    source = (LIBRARY / "papers" / paper / "__init__.py").read_text()
+    assert unlike_its_front(paper, source, edges(SOURCES)) == []
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("`step.py` ", "`steps.py`"),  # not listed, and no file
+        ("`outputs.py` ", "`presets.py` "),  # twice, and not listed
+        ('"Step", ', ""),  # bound, not offered
+        ('"Step", ', '"Step", "outputs", '),  # offered, not bound, and a file
+    ],
+)
+def test_control_a_wrong_front_is_seen(old, new):
+    source = (LIBRARY / "papers" / "avae" / "__init__.py").read_text()
+    assert source.count(old) == 1
+    assert unlike_its_front("avae", source.replace(old, new), edges(SOURCES))
+
+
+def test_control_a_front_in_another_order_is_seen():
+    source = (LIBRARY / "papers" / "avae" / "__init__.py").read_text()
+    swapped = source.replace("`step.py`", "`?`").replace("`runs.py`", "`step.py`")
+    wrong = unlike_its_front("avae", swapped.replace("`?`", "`runs.py`"), edges(SOURCES))
+    assert any("stands below it" in one for one in wrong)
+
+
+@pytest.mark.parametrize("paper", BUILT)
+def test_files_of_a_room_take_no_private_names_of_each_other(paper):
+    found = [(m, n) for m, n, _ in edges(SOURCES) if paper_of(m) == paper_of(n) == paper]
+    assert found
+    assert [(m, n) for m, n in found if n.rpartition(".")[2].startswith("_")] == []
 
 
 # --- what an import loads --------------------------------------------------------------------

@@ -35,7 +35,7 @@ def save(path: Path, tree: Tree, *, about: Tree | None = None) -> None:
     tensors: dict[str, Tensor] = {}
     skeleton = json.dumps(_split(tree, "", tensors))
     texts = {"tree": skeleton, "about": json.dumps(about or {}, sort_keys=True)}
-    header = {**texts, "sha256": _digest(tensors), "sha256_header": _text_digest(texts)}
+    header = {**texts, "sha256": tensor_hash(tensors), "sha256_header": _text_digest(texts)}
     write_bytes(Path(path), _ordered(serialise(tensors, metadata=header)))
 
 
@@ -49,7 +49,7 @@ def load(path: Path, *, device: str | torch.device = "cpu") -> Tree:
     with _open(path) as file:
         header = _checked_header(path, file)
         tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    if header.get("sha256") != _digest(tensors):
+    if header.get("sha256") != tensor_hash(tensors):
         raise Corrupt(f"{path} has been altered: its tensors do not match its hash; restore it.")
     return _join(json.loads(header["tree"]), "", {k: v.to(device) for k, v in tensors.items()})
 
@@ -134,7 +134,8 @@ def _join(node: Any, path: str, tensors: dict[str, Tensor]) -> Any:
     return node["value"]
 
 
-def _digest(tensors: dict[str, Tensor]) -> str:
+def tensor_hash(tensors: dict[str, Tensor]) -> str:
+    """SHA-256 over names, types, shapes and values of a state dict."""
     digest = hashlib.sha256()
     for name in sorted(tensors):
         tensor = tensors[name].contiguous()

@@ -14,7 +14,6 @@ weights: `latentpapers data fetch faces-dcgan`. The pack was written by
 The shipped checkpoints were trained on exactly these draws: do not change how z is made.
 """
 
-import hashlib
 import io
 import pickle
 import sys
@@ -32,6 +31,7 @@ from latentpapers import paths, seeds, storage, wheels
 from latentpapers.data import packs
 from latentpapers.errors import Corrupt, Missing
 from latentpapers.shapes import Bytes
+from latentpapers.tensorfile import tensor_hash
 from latentpapers.wheels import Wheel
 
 if TYPE_CHECKING:
@@ -220,16 +220,6 @@ def _generator(tensors: dict[str, Tensor]) -> Generator:
         net = Generator(width)
     net.load_state_dict(tensors, assign=True)
     return net.eval().requires_grad_(False)
-
-
-def tensor_hash(tensors: dict[str, Tensor]) -> str:
-    """SHA-256 over names, shapes and values of a state dict."""
-    digest = hashlib.sha256()
-    for name in sorted(tensors):
-        tensor = tensors[name].contiguous()
-        digest.update(f"{name}:{tensor.dtype}:{tuple(tensor.shape)};".encode())
-        digest.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
-    return digest.hexdigest()
 
 
 def _verified(tensors: dict[str, Tensor], where: str) -> dict[str, Tensor]:
