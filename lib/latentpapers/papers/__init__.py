@@ -1,4 +1,4 @@
-"""One room per paper: its preset table, its networks put together, its steps and its sampler."""
+"""One room per paper, a folder each (docs/architecture.md): presets, networks, steps, measures."""
 
 import importlib
 from types import ModuleType
