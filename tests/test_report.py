@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from scipy.ndimage import uniform_filter
 from torch import nn
 
 from latentpapers.errors import StorageFull, UnknownName, UserError
@@ -286,6 +287,37 @@ def test_heavy_pictures_are_made_to_fit():
     assert len(content) < len(figures.png_bytes(heavy)) <= figures.MAX_PNG
     with pytest.raises(UserError, match="does not fit"):
         figures.png_bytes(heavy, limit=1000)
+
+
+def test_a_palette_keeps_the_colours_of_photographs():
+    """Mean colour of 7 x 7 pixels, what one sees; the usual palette by boxes is the control."""
+    from skimage import data as photographs
+
+    sheet = Image.new("RGB", (514, 256), "white")
+    for i, name in enumerate(("coffee", "chelsea")):
+        sheet.paste(Image.fromarray(getattr(photographs, name)()).resize((256, 256)), (258 * i, 0))
+    truth = np.asarray(sheet).astype(float)
+
+    def errors(content):
+        """(999 of 1,000, mean) largest error of a colour."""
+        gap = np.asarray(Image.open(io.BytesIO(content)).convert("RGB")) - truth
+        seen = np.abs(np.stack([uniform_filter(gap[..., c], 7) for c in range(3)])).max(0)
+        return np.quantile(seen, 0.999), seen.mean()
+
+    usual = figures._encoded(sheet.quantize(256), format="PNG", optimize=True)
+    spread, flat = figures._spread(sheet), figures.in_256_colours(sheet)
+    assert errors(spread)[0] < errors(flat)[0] < 0.6 * errors(usual)[0]
+    assert errors(spread)[1] < 0.5 * errors(usual)[1]
+    assert len(flat) < len(usual) < len(spread) < 1.4 * len(usual)
+
+
+def test_few_colours_stay_as_they_are():
+    few = (
+        np.random.default_rng(0).integers(0, 6, (60, 60, 3), dtype=np.uint8) * 50
+    )  # 216
+    for encode in (figures._spread, figures.in_256_colours):
+        kept = Image.open(io.BytesIO(encode(Image.fromarray(few))))
+        assert (np.asarray(kept.convert("RGB")) == few).all()
 
 
 def test_a_figure_that_is_too_wide_is_drawn_smaller():

@@ -75,13 +75,14 @@ def _palette(encoded: str) -> str:
     """A PNG in base64 with 256 colours where that saves a fifth or more: diagrams and curves."""
     from PIL import Image
 
+    from latentpapers.report.figures import in_256_colours
+
     content = base64.b64decode(encoded)
-    picture, small = Image.open(io.BytesIO(content)), io.BytesIO()
+    picture = Image.open(io.BytesIO(content))
     clear = picture.mode == "RGBA" and picture.getextrema()[3][0] < 255
     if clear or picture.mode not in ("RGB", "RGBA"):
         return encoded  # see-through, or a palette already
-    picture.convert("RGB").quantize(256).save(small, format="PNG", optimize=True)
-    found = small.getvalue()
+    found = in_256_colours(picture.convert("RGB"))
     return base64.b64encode(found).decode() if len(found) <= 0.8 * len(content) else encoded
 
 
