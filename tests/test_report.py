@@ -312,9 +312,7 @@ def test_a_palette_keeps_the_colours_of_photographs():
 
 
 def test_few_colours_stay_as_they_are():
-    few = (
-        np.random.default_rng(0).integers(0, 6, (60, 60, 3), dtype=np.uint8) * 50
-    )  # 216
+    few = np.random.default_rng(0).integers(0, 6, (60, 60, 3), dtype=np.uint8) * 50  # 216
     for encode in (figures._spread, figures.in_256_colours):
         kept = Image.open(io.BytesIO(encode(Image.fromarray(few))))
         assert (np.asarray(kept.convert("RGB")) == few).all()
