@@ -47,6 +47,8 @@ def library(tmp_path):
         "losses/other.py": "import latentpapers.alone",
         "pkg/__init__.py": "def __getattr__(name): ...",
         "pkg/hidden.py": "",
+        "pkg/room/__init__.py": "from latentpapers.pkg.room.step import Step",
+        "pkg/room/step.py": "",
         "pkg/table.yaml": "a: 1",
     }
     for name, text in files.items():
@@ -66,7 +68,7 @@ def library(tmp_path):
         ("import latentpapers as lp\nlp.begin()", {"notebook.py", "lazy.py", "losses/__init__.py",
          "losses/energy.py", "losses/helper.py"}),
         ("from latentpapers import pkg\npkg.anything", {"pkg/__init__.py", "pkg/hidden.py",
-         "pkg/table.yaml"}),
+         "pkg/room/__init__.py", "pkg/room/step.py", "pkg/table.yaml"}),
         ("def f():\n    from latentpapers.losses import helper", {"losses/__init__.py",
          "losses/helper.py"}),
         ("import importlib\nimportlib.import_module('latentpapers.alone')", {"alone.py"}),

@@ -185,7 +185,7 @@ def _lazy(folder: Path, package: str, attribute: str) -> set[str]:
     """Modules that a package's own `__getattr__` may import for `attribute`.
 
     The root names them in `_FUNCTIONS`; of any other package with a `__getattr__` all modules
-    are taken.
+    and packages are taken.
     """
     state = (folder / "__init__.py").stat()
     table, dynamic = _lazy_table(folder / "__init__.py", state.st_mtime_ns, state.st_size)
@@ -193,7 +193,9 @@ def _lazy(folder: Path, package: str, attribute: str) -> set[str]:
         return {f"{package}.{table[attribute]}"}
     if not dynamic or package == PACKAGE:
         return set()
-    return {f"{package}.{f.stem}" for f in folder.glob("*.py") if f.stem != "__init__"}
+    modules = {f.stem for f in folder.glob("*.py")} - {"__init__"}
+    packages = {f.parent.name for f in folder.glob("*/__init__.py")}
+    return {f"{package}.{name}" for name in modules | packages}
 
 
 @functools.lru_cache(maxsize=256)
