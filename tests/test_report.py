@@ -311,6 +311,17 @@ def test_a_palette_keeps_the_colours_of_photographs():
     assert len(flat) < len(usual) < len(spread) < 1.4 * len(usual)
 
 
+def test_paper_stays_white_in_a_palette():
+    """Highlights that are nearly white would tint it."""
+    rng = np.random.default_rng(0)
+    sheet = np.full((200, 300, 3), 255, np.uint8)
+    sheet[20:180, 20:180] = rng.integers(0, 256, (160, 160, 3))
+    sheet[60:160, 60:160] = (250, 254, 254)
+    for encode in (figures._spread, figures.in_256_colours):
+        seen = np.asarray(Image.open(io.BytesIO(encode(Image.fromarray(sheet)))).convert("RGB"))
+        assert (seen[:, 200:] == 255).all()
+
+
 def test_few_colours_stay_as_they_are():
     few = np.random.default_rng(0).integers(0, 6, (60, 60, 3), dtype=np.uint8) * 50  # 216
     for encode in (figures._spread, figures.in_256_colours):

@@ -612,18 +612,22 @@ def in_256_colours(image: Any, *, spread: bool = False) -> bytes:
     """An RGB picture of Pillow as PNG with a palette; exact if it has no more colours.
 
     Else those furthest apart are chosen, on a ninth of the pixels, so that a rare colour is not
-    taken for a common one.
+    taken for a common one. White, the paper, stays white.
 
     Args:
         spread: each pixel's error goes to its neighbours: smooth areas keep their colour on average
             and have no bands, but the file is larger.
     """
+    import numpy as np
     from PIL import Image
 
     if image.getcolors(256):
         return _png(image.quantize(256))
     few = image.resize([max(1, n // 3) for n in image.size], Image.Resampling.NEAREST)
     colours = few.quantize(256, Image.Quantize.MAXCOVERAGE, kmeans=1)
+    table = np.reshape(colours.getpalette(), (-1, 3))
+    table[table.min(1) > 245] = 255  # Pillow looks colours up four levels at a time
+    colours.putpalette(table.flatten().tolist())
     how = Image.Dither.FLOYDSTEINBERG if spread else Image.Dither.NONE
     return _png(image.quantize(palette=colours, dither=how))
 
